@@ -1,0 +1,195 @@
+"""The correctness gate: a wrong implementation is never timed.
+
+The truth is the reference in float64, on the very inputs the implementation gets (rounded to the case's dtype).
+An implementation may lose twice what the reference itself loses when run in that dtype, plus rounding, and never
+more than a ceiling, so that a poor reference cannot open the gate. Both the relative L2 error and the worst element
+are held to it; elements are scaled by the magnitude their sum could have had (the reference on absolute values), so
+that small results are judged like large ones.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opbench.api import Core, Operator
+from opbench.errors import Unsupported
+
+FORWARD = "forward"
+ALLOWANCE = 2.0
+"""How many times the reference's own loss an implementation may lose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One quantity of an implementation beside the float64 reference."""
+
+    quantity: str
+    """'forward', or 'grad_' and the name of an input."""
+    error: float
+    """The error that uses most of its budget: relative L2, or of the worst element; NaN when not comparable."""
+    budget: float
+    where: str
+    """Index of the worst element, or what made a comparison impossible."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the budget; NaN never is."""
+        return self.error <= self.budget
+
+
+def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Tensor]) -> list[Comparison]:
+    """Compare a core with the float64 reference: the forward and the gradient of every floating input.
+
+    Raises:
+        Unsupported: the core does not cover these inputs.
+    """
+    upcast = {name: _float64(tensor) for name, tensor in tensors.items()}
+    truth = evaluate(operator.reference, params, upcast)
+    scale = evaluate(operator.reference, params, {name: tensor.abs() for name, tensor in upcast.items()}, absolute=True)
+    own = evaluate(operator.reference, params, tensors)
+    with poisoned_memory():
+        actual = evaluate(core, params, tensors)
+    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    return [
+        compare(quantity, actual.get(quantity), truth[quantity], own[quantity], scale[quantity], dtype)
+        for quantity in truth
+    ]
+
+
+def evaluate(core: Core, params: Any, tensors: Mapping[str, Tensor], *, absolute: bool = False) -> dict[str, Tensor]:
+    """Run forward and backward; return the output and each gradient by quantity.
+
+    The incoming gradient is random but the same for every core, dtype and device, `absolute` values of it on demand.
+    """
+    leaves = {name: tensor.detach().requires_grad_(tensor.is_floating_point()) for name, tensor in tensors.items()}
+    with torch.enable_grad():
+        output = core(params, *leaves.values())
+    results = {FORWARD: output.detach()}
+    wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    if output.requires_grad:
+        incoming = incoming_gradient(output)
+        gradients = torch.autograd.grad(
+            output, list(wanted.values()), incoming.abs() if absolute else incoming, allow_unused=True
+        )
+        for name, gradient in zip(wanted, gradients, strict=True):
+            if gradient is not None:
+                results[f"grad_{name}"] = gradient
+    return results
+
+
+def incoming_gradient(output: Tensor) -> Tensor:
+    """Return the gradient that flows into an output: seeded by its shape alone, in its dtype, on its device."""
+    generator = torch.Generator().manual_seed(0x5EED)
+    # Rounded to bfloat16 first: exact in every dtype, so float64 and float16 runs receive the same numbers.
+    values = torch.randn(output.shape, generator=generator).bfloat16()
+    return values.to(output.device, output.dtype)
+
+
+def compare(
+    quantity: str, actual: Tensor | None, truth: Tensor, own: Tensor, scale: Tensor, dtype: torch.dtype
+) -> Comparison:
+    """Hold one tensor to its budget; `own` is what the reference gives in the case's dtype."""
+    if actual is None:
+        return Comparison(quantity=quantity, error=math.nan, budget=0.0, where="it was not computed")
+    if actual.shape != truth.shape:
+        where = f"shape {list(actual.shape)} instead of {list(truth.shape)}"
+        return Comparison(quantity=quantity, error=math.nan, budget=0.0, where=where)
+    if actual.dtype != dtype:
+        where = f"{_name(actual.dtype)} instead of {_name(dtype)}"
+        return Comparison(quantity=quantity, error=math.nan, budget=0.0, where=where)
+    slack, ceiling = rounding(dtype)
+    errors = _errors(actual, truth, scale)
+    losses = _errors(own, truth, scale)
+    budgets = [min(ALLOWANCE * loss + slack, ceiling) if math.isfinite(loss) else ceiling for loss in losses[:2]]
+    error, budget = max(
+        zip(errors[:2], budgets, strict=True), key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0] / pair[1]
+    )
+    return Comparison(quantity=quantity, error=error, budget=budget, where=errors[2])
+
+
+def rounding(dtype: torch.dtype) -> tuple[float, float]:
+    """Return the slack every result is given and the ceiling no budget exceeds, as relative errors.
+
+    The slack is one rounding of the result and a few of a float32 (or wider) accumulator summed in another order.
+    The ceiling keeps a copy rounded to bfloat16 out of float32, and a missing row out of every dtype.
+    """
+    result = torch.finfo(dtype).eps
+    accumulator = min(result, torch.finfo(torch.float32).eps)
+    return result + 8 * accumulator, 4 * result + 256 * accumulator
+
+
+def shared_inputs(core: Core, calls: list[tuple[Any, tuple[Tensor, ...]]]) -> Core:
+    """Wrap a core so that it notes the parameters and tensors of every call: what a layer feeds its core."""
+
+    def noting(params: Any, *tensors: Tensor) -> Tensor:
+        calls.append((params, tuple(tensor.detach() for tensor in tensors)))
+        return core(params, *tensors)
+
+    return noting
+
+
+def usable_core(operator: Operator, name: str) -> Core:
+    """Return an implementation's core by name; 'reference' and 'compile' exist for every operator.
+
+    Raises:
+        Unsupported: the operator has no such implementation.
+    """
+    if name == "reference":
+        return operator.reference
+    if name == "compile":
+        compiled: Callable[..., Tensor] = torch.compile(operator.reference, dynamic=False, fullgraph=True)
+        return compiled
+    if name not in operator.implementations:
+        known = ", ".join(["reference", "compile", *operator.implementations])
+        raise Unsupported(f"no implementation {name!r}; there are {known}")
+    return operator.implementations[name]
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Fill fresh tensors with NaN, so that an output left unwritten fails instead of passing by luck."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _errors(actual: Tensor, truth: Tensor, scale: Tensor) -> tuple[float, float, str]:
+    """Relative L2 error, scaled error of the worst element, and where that is."""
+    if truth.numel() == 0:
+        return 0.0, 0.0, "empty"
+    difference = actual.double() - truth
+    if not bool(difference.isfinite().all()):
+        return math.nan, math.nan, _index(~difference.isfinite()) + " is not finite"
+    norm = float(truth.norm())
+    root_mean_square = norm / math.sqrt(truth.numel())
+    if norm == 0:
+        exact = float(difference.abs().max()) == 0
+        return (0.0 if exact else math.inf,) * 2 + (_index(difference.abs()),)
+    scaled = difference.abs() / scale.abs().clamp(min=root_mean_square)
+    return float(difference.norm()) / norm, float(scaled.max()), _index(scaled)
+
+
+def _index(values: Tensor) -> str:
+    flat = values.to(torch.float64).argmax()
+    return "[" + ", ".join(str(int(i)) for i in torch.unravel_index(flat, values.shape)) + "]"
+
+
+def _float64(tensor: Tensor) -> Tensor:
+    return tensor.detach().double() if tensor.is_floating_point() else tensor
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,51 @@
+"""What can go wrong, as one tree.
+
+OpbenchError            printed without a traceback; exit status 2 unless a subclass says otherwise
+├── SuiteError          a suite file asks for something that does not exist
+├── PluginError         an operator folder breaks the plugin contract
+├── RunError            a run directory cannot be read, written or resumed
+└── MachineError        the machine cannot measure now; exit status 6
+Unsupported             not an error: an implementation or operator says which case it does not cover
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OpbenchError(Exception):
+    """Printed as one line after `opbench: `."""
+
+    exit_status = 2
+
+
+class SuiteError(OpbenchError):
+    """A suite file, or an override of it, is not valid; the message has a line for each fault."""
+
+
+class PluginError(OpbenchError):
+    """An operator folder breaks the plugin contract."""
+
+
+class RunError(OpbenchError):
+    """A run directory cannot be read, written or resumed."""
+
+
+class MachineError(OpbenchError):
+    """The machine cannot take a measurement that deserves to be printed."""
+
+    exit_status = 6
+
+
+class Unsupported(Exception):  # noqa: N818 - it is an answer, not an error
+    """Raised by a plugin for a case it does not cover; the message says why and is recorded as a skip."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?", or the words that exist when none is near."""
+    choices = list(known)
+    near = difflib.get_close_matches(word, choices, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are {', '.join(map(repr, choices))}" if choices else ""

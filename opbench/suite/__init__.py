@@ -1,0 +1,1 @@
+"""A YAML suite becomes cases: strict, with file, line and column in every fault."""
