@@ -10,6 +10,7 @@ from torch import Tensor
 
 from opbench import check as gate
 from opbench.api import Core, Maker, Nchw, Operator, Sample, Unsupported
+from opbench.cases import Pass
 from opbench.catching import inputs_of, sample_cases
 from opbench.measure.flops import count_macs
 from opbench.params import resolved, specs
@@ -140,7 +141,7 @@ def test_layer_runs_on_the_meta_device(name: str, sample: Sample) -> None:
 
 @each_sample
 @pytest.mark.parametrize("pass_", ["forward", "training"])
-def test_layer_macs_beyond_the_core_are_what_torch_counts(name: str, sample: Sample, pass_: str) -> None:
+def test_layer_macs_beyond_the_core_are_what_torch_counts(name: str, sample: Sample, pass_: Pass) -> None:
     """The layer runs with a core that does no work, so what torch counts is the layer's own share."""
     operator = load(name)
     if operator.layer is None or operator.cost is None:

@@ -1,0 +1,224 @@
+"""What was measured: immutable records with a JSON form. Raw samples are kept, statistics are derived elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from opbench.cases import Case, ParamValue
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Under what conditions a time was taken; two times with different policies are never divided."""
+
+    cache: Literal["cold", "hot"]
+    threads: int
+    device: str = "cpu"
+    launch: Literal["eager", "graph"] = "eager"
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.cache} cache, {threads}, {self.device}, {self.launch}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What one process saw under one policy."""
+
+    seconds: tuple[float, ...]
+    """Every sample in the order taken, as seconds per call."""
+    calls_per_sample: int
+    warmup_samples: int
+    """Samples taken and discarded before the first kept one."""
+    first_seconds: float
+    """First call in the fresh process: compilation, autotuning, first touch."""
+    cpu_seconds: float
+    """Processor time of the process over all kept samples."""
+    wall_seconds: float
+    """Wall time over all kept samples."""
+    overhead_seconds: float
+    """What the timing loop itself costs per call, measured with an empty call."""
+    stopped: Literal["precise", "max_samples", "max_seconds"]
+    """Why sampling ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """All processes of a case under one policy."""
+
+    policy: Policy
+    processes: tuple[Sampling, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one pass; a peak is what comes on top of what was there before the phase."""
+
+    source: Literal["tracker", "high_water", "allocator"]
+    """'tracker' counts tensor storage exactly, 'high_water' is the process's resident peak, 'allocator' the GPU's."""
+    inputs_bytes: int
+    parameters_bytes: int
+    output_bytes: int
+    forward_peak_bytes: int
+    saved_bytes: int | None = None
+    """Kept for the backward, inputs and parameters excluded; None for the forward pass."""
+    backward_peak_bytes: int | None = None
+    repeatable: bool = True
+    """Whether three repetitions agreed: to the byte, for the high-water mark within 1 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """One counter's answer for the pass of a case."""
+
+    source: Literal["formula", "fvcore", "torch"]
+    macs: int | None = None
+    """Dense multiply-accumulates; None when this counter has no answer."""
+    unknown: tuple[str, ...] = ()
+    """Operations the counter could not count; with any, `macs` reads "at least"."""
+    note: str = ""
+    """Why there is no answer, or what was corrected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a case costs on paper, in its pass and scope, over the whole batch."""
+
+    parameters: int | None = None
+    macs_dense: int | None = None
+    macs_in_bounds: int | None = None
+    at_least: bool = False
+    """Whether the MACs are a lower bound, because no counter knows every operation."""
+    compulsory_bytes: int | None = None
+    """Each input and parameter read once, each output written once."""
+    counters: tuple[Counted, ...] = ()
+    agreement: str = ""
+    """'agree', or why the counters differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Correct, and measured."""
+
+    timings: tuple[Timing, ...] = ()
+    memory: tuple[Memory, ...] = ()
+    worst_error: float | None = None
+    """Largest share of its error budget that any checked quantity used; 1 would be the whole budget."""
+    flags: tuple[str, ...] = ()
+    """Reservations: 'unstable', 'noisy', 'nondeterministic', 'imprecise'."""
+    status: Literal["measured"] = "measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    """Disagrees with the float64 reference; never timed, or its times thrown away."""
+
+    quantity: str
+    error: float | None
+    """Relative error; None when the values could not be compared or were not finite."""
+    budget: float
+    where: str
+    status: Literal["wrong"] = "wrong"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Not attempted, for a stated reason."""
+
+    reason: str
+    status: Literal["skipped"] = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """Attempted, and it did not survive."""
+
+    reason: str
+    status: Literal["failed", "out_of_memory", "timed_out", "crashed"] = "failed"
+
+
+Outcome = Measured | Wrong | Skipped | Failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One case, one implementation, what came of it."""
+
+    case: Case
+    implementation: str
+    outcome: Outcome
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    """Every parameter the operator ran with, defaults included."""
+    counts: Counts | None = None
+
+    @property
+    def status(self) -> str:
+        """How it ended, in one word."""
+        return self.outcome.status
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes a record unique within a run."""
+        return self.case.id, self.implementation
+
+    @property
+    def name(self) -> str:
+        """'involution' for the reference, 'involution/cuda' for other implementations."""
+        operator = self.case.operator
+        return operator if self.implementation == "reference" else f"{operator}/{self.implementation}"
+
+    def to_json(self) -> str:
+        """Return one line of JSON; the keys are documented in DESIGN.md and stable within a schema version."""
+        case = dataclasses.asdict(self.case)
+        return json.dumps(
+            {
+                "schema": SCHEMA_VERSION,
+                "case": self.case.id,
+                "operator": case["operator"],
+                "shape": list(self.case.shape),
+                "dtype": case["dtype"],
+                "memory_format": case["memory_format"],
+                "pass": case["pass_"],
+                "scope": case["scope"],
+                "set_params": dict(self.case.params),
+                "params": dict(self.params),
+                "implementation": self.implementation,
+                "counts": None if self.counts is None else dataclasses.asdict(self.counts),
+                **dataclasses.asdict(self.outcome),
+            },
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        """Read one line; keys this version does not know are ignored.
+
+        Raises:
+            ValueError: the line is not a record of a schema this version reads.
+        """
+        data = json.loads(line)
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
+            raise ValueError(f"not a record of schema {SCHEMA_VERSION}")
+        case = {**data, "pass_": data.get("pass"), "params": data.get("set_params")}
+        return cls(
+            case=_CASE.validate_python(case),
+            implementation=_TEXT.validate_python(data.get("implementation")),
+            outcome=_OUTCOME.validate_python(data),
+            params=data.get("params") or {},
+            counts=None if data.get("counts") is None else _COUNTS.validate_python(data["counts"]),
+        )
+
+
+_CASE: TypeAdapter[Case] = TypeAdapter(Case)
+_TEXT: TypeAdapter[str] = TypeAdapter(str)
+_COUNTS: TypeAdapter[Counts] = TypeAdapter(Counts)
+_OUTCOME: TypeAdapter[Any] = TypeAdapter(Annotated[Outcome, Field(discriminator="status")])
