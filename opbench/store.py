@@ -1,0 +1,168 @@
+"""A run on disk: `run.json` says what was asked and where, `records.jsonl` grows by one line per record.
+
+A line is written with one call and flushed to the disk, so a killed run loses at most the case in flight; a torn
+last line is recognised, left out, and cut off before a resumed run appends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from opbench.environment import Environment
+from opbench.errors import RunError
+from opbench.results import SCHEMA_VERSION, Record
+from opbench.settings import Measure, Metric, Report
+
+HEADER_FILE = "run.json"
+RECORDS_FILE = "records.jsonl"
+RECORDS_GLOB = "records*.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What was asked, of which machine."""
+
+    title: str
+    question: str
+    suite_path: str
+    suite_text: str
+    overrides: tuple[str, ...]
+    operator_paths: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    measure: Measure
+    report: Report
+    environment: Environment
+    planned: tuple[tuple[str, str], ...]
+    """(case id, implementation) of every record the run will have, in order."""
+    schema: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as read from disk."""
+
+    directory: Path
+    header: Header
+    records: tuple[Record, ...]
+    """In the planned order; of two records of one case the later."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[tuple[str, str], ...]:
+        """What was planned and has no record yet."""
+        done = {record.key for record in self.records}
+        return tuple(key for key in self.header.planned if key not in done)
+
+
+_HEADER: TypeAdapter[Header] = TypeAdapter(Header)
+
+
+def create(directory: Path, header: Header) -> None:
+    """Begin a run in a directory that holds none.
+
+    Raises:
+        RunError: the directory already holds a run or cannot be written.
+    """
+    if (directory / HEADER_FILE).exists():
+        raise RunError(f"{directory} already holds a run; finish it with --resume {directory}, or choose another --out")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_whole(directory / HEADER_FILE, _HEADER.dump_json(header, indent=2) + b"\n")
+    except OSError as error:
+        raise RunError(f"cannot write {directory}: {error.strerror}") from error
+
+
+def append(directory: Path, record: Record) -> None:
+    """Add a record: one write, flushed to the disk."""
+    line = record.to_json().encode() + b"\n"
+    descriptor = os.open(directory / RECORDS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(directory: Path) -> Run:
+    """Read a run.
+
+    Raises:
+        RunError: there is no run, it was written by another version, or a line other than the last is damaged.
+    """
+    header = _read_header(directory / HEADER_FILE)
+    records: dict[tuple[str, str], Record] = {}
+    warnings = []
+    for path in sorted(directory.glob(RECORDS_GLOB)):
+        lines = path.read_bytes().split(b"\n")
+        torn = lines.pop()
+        if torn:
+            warnings.append(f"{path}: the last line is torn and left out: its case was in flight when the run ended")
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = Record.from_json(line.decode())
+            except ValueError as error:
+                raise RunError(f"{path}:{number}: damaged record: {_first_line(error)}") from error
+            records[record.key] = record
+    order = {key: index for index, key in enumerate(header.planned)}
+    ordered = sorted(records.values(), key=lambda record: order.get(record.key, len(order)))
+    return Run(directory=directory, header=header, records=tuple(ordered), warnings=tuple(warnings))
+
+
+def cut_torn_line(directory: Path) -> None:
+    """Remove what a killed run left after its last complete line."""
+    path = directory / RECORDS_FILE
+    if path.exists():
+        complete = path.read_bytes().rfind(b"\n") + 1
+        os.truncate(path, complete)
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold a run's directory, so that two processes never append to one run.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise RunError(f"{directory} is in use by another opbench run") from error
+
+
+def _read_header(path: Path) -> Header:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{path.parent} holds no run: there is no {HEADER_FILE}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: {_first_line(error)}") from error
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != SCHEMA_VERSION:
+        raise RunError(f"{path}: schema {found}, but this opbench reads schema {SCHEMA_VERSION}")
+    try:
+        # JSON has no tuples, so the strict models read it as JSON, not as Python values.
+        return _HEADER.validate_json(json.dumps(data))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise RunError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write beside and rename, so that nobody ever sees half a file."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
