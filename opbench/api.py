@@ -38,6 +38,7 @@ __all__ = [
     "Work",
     "check_params",
     "param",
+    "taps",
     "windows",
 ]
 
@@ -134,9 +135,28 @@ def windows(x: Tensor, vertical: Window, horizontal: Window) -> Tensor:
 
     A view of the zero-padded input: nothing is copied until it is multiplied.
     """
+    rows = _padded(x, vertical, horizontal).unfold(2, vertical.span, vertical.stride)[..., :: vertical.dilation]
+    both = rows.unfold(3, horizontal.span, horizontal.stride)[..., :: horizontal.dilation]
+    return both.permute(0, 1, 4, 5, 2, 3)
+
+
+def taps(x: Tensor, vertical: Window, horizontal: Window) -> list[Tensor]:
+    """[N, C, H, W] -> kh * kw views [N, C, Ho, Wo], row by row: the same as `windows`, one tap at a time.
+
+    For a sum over taps that should never hold all windows at once, neither in the forward nor in the backward.
+    """
+    padded = _padded(x, vertical, horizontal)
+    rows = [padded[:, :, _seen_by(tap, vertical, x.shape[2])] for tap in range(vertical.kernel)]
+    return [row[..., _seen_by(tap, horizontal, x.shape[3])] for row in rows for tap in range(horizontal.kernel)]
+
+
+def _padded(x: Tensor, vertical: Window, horizontal: Window) -> Tensor:
     padded = nn.functional.pad(x, (*horizontal.paddings, *vertical.paddings))
     if vertical.span > padded.shape[2] or horizontal.span > padded.shape[3]:
         raise Unsupported(f"a {vertical.span}x{horizontal.span} window does not fit the padded input")
-    rows = padded.unfold(2, vertical.span, vertical.stride)[..., :: vertical.dilation]
-    both = rows.unfold(3, horizontal.span, horizontal.stride)[..., :: horizontal.dilation]
-    return both.permute(0, 1, 4, 5, 2, 3)
+    return padded
+
+
+def _seen_by(tap: int, window: Window, extent: int) -> slice:
+    first = tap * window.dilation
+    return slice(first, first + (window.outputs(extent) - 1) * window.stride + 1, window.stride)
