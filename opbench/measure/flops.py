@@ -24,12 +24,12 @@ Formula = Callable[..., int]
 
 # Multiply-accumulate free by the counting rules: data movement, element-wise work, norms, pooling, reductions.
 # `mul` and `sum` are absent on purpose: together they are how a multiply-accumulate hides.
-_FREE = frozenset(
+FREE = frozenset(
     """
     _reshape_alias _to_copy _unsafe_view alias as_strided as_strided_ cat clone contiguous copy_ detach expand flip
     gather index index_select lift_fresh permute repeat roll scatter scatter_ select select_backward slice
-    slice_backward slice_scatter split split_with_sizes squeeze stack t to transpose tril triu unbind unfold
-    unfold_backward im2col col2im unsqueeze view constant_pad_nd
+    slice_backward slice_scatter split split_with_sizes squeeze stack t to transpose tril triu unbind unflatten
+    unfold unfold_backward flatten size im2col col2im unsqueeze view constant_pad_nd
 
     arange bernoulli empty empty_like empty_strided fill_ full full_like new_empty new_empty_strided new_full new_ones
     new_zeros ones ones_like rand randn scalar_tensor zero_ zeros zeros_like
@@ -62,14 +62,14 @@ class TorchCount:
 
 def count_macs(call: Callable[[Tensor], Tensor], x: Tensor, pass_: Pass) -> int:
     """Count the MACs of one call, for 'training' with the backward to x and to every parameter."""
-    return count(lambda: run_pass(call, x, pass_)).macs
+    return count(lambda: run_pass(lambda: call(x), pass_)).macs
 
 
-def run_pass(call: Callable[[Tensor], Tensor], x: Tensor, pass_: Pass) -> None:
+def run_pass(forward: Callable[[], Tensor], pass_: Pass) -> None:
     """Run one forward, for 'training' also the backward to every leaf that wants a gradient."""
     with torch.set_grad_enabled(pass_ == "training"):
-        output = call(x)
-    if pass_ == "training" and output.requires_grad:
+        output = forward()
+    if output.requires_grad:
         output.backward(torch.ones_like(output))
 
 
@@ -87,7 +87,7 @@ class _Unknown(TorchDispatchMode):
     """Notes the operations without a formula."""
 
     def __init__(self, known: frozenset[Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known = known
         self.names: set[str] = set()
 
@@ -96,7 +96,7 @@ class _Unknown(TorchDispatchMode):
     ) -> Any:
         packet = func._overloadpacket
         name = packet.__name__
-        if packet not in flop_registry and packet not in self.known and name not in _FREE:
+        if packet not in flop_registry and packet not in self.known and name not in FREE:
             self.names.add(str(packet).replace(".", "::", 1))
         return func(*args, **(kwargs or {}))
 

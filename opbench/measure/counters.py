@@ -1,0 +1,231 @@
+"""Counts a case three ways and reconciles them: the plugin's formula, fvcore, and torch's own counter.
+
+The two counters see the core as one operation, whose MACs are the plugin's; everything around it they count
+themselves. Where a plugin has no formula they look inside its reference, and name what they cannot count.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opbench.api import Core
+from opbench.measure import flops
+from opbench.results import Counted, Counts
+from opbench.subject import META, Bundle, Subject
+from opbench.work import Cost, Macs
+
+_LIBRARY = torch.library.Library("opbench", "DEF")
+_LIBRARY.define("core(Tensor[] tensors) -> Tensor")
+_LIBRARY.define("core_backward(Tensor gradient, Tensor[] tensors) -> Tensor[]")
+
+_current: list[Callable[..., Tensor]] = []
+"""The core that `opbench::core` stands for while a case is counted."""
+
+_INSIDE = "looked inside the reference"
+
+# fvcore counts these too, but by the counting rules they are not multiply-accumulates.
+_FVCORE_FREE = frozenset(
+    {"batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool2d", "upsample_nearest2d"}
+)
+
+
+def count(subject: Subject) -> Counts:
+    """Count a case in its pass and scope, over the whole batch. Nothing is measured."""
+    cost = None if subject.operator.cost is None else subject.operator.cost(subject.params, subject.case.shape)
+    formula = None if cost is None else _of_case(subject, cost)
+    counters = (_formula(formula), _torch(subject, cost), _fvcore(subject, cost))
+    parameters, parameter_fault = _parameters(subject, cost)
+    best = _best(counters)
+    return Counts(
+        parameters=parameters,
+        macs_dense=best.macs if best else None,
+        macs_in_bounds=formula.in_bounds if formula else None,
+        at_least=bool(best and best.unknown),
+        compulsory_bytes=_compulsory_bytes(subject),
+        counters=counters,
+        agreement="; ".join(filter(None, [_agreement(counters), parameter_fault])),
+    )
+
+
+def _of_case(subject: Subject, cost: Cost) -> Macs:
+    return (cost.core if subject.case.scope == "core" else cost.layer).of_pass(subject.case.pass_)
+
+
+def _formula(macs: Macs | None) -> Counted:
+    if macs is None:
+        return Counted(source="formula", note="the plugin gives no cost")
+    return Counted(source="formula", macs=macs.dense)
+
+
+def _torch(subject: Subject, cost: Cost | None) -> Counted:
+    formulas: dict[Any, flops.Formula] = {}
+    if cost is not None:
+        formulas = {
+            torch.ops.opbench.core: lambda *_, **__: 2 * cost.core.forward.dense,
+            torch.ops.opbench.core_backward: lambda *_, **__: 2 * cost.core.backward.dense,
+        }
+    with _as_one_operation(subject, cost) as core:
+        try:
+            forward = _forward(subject, core)
+            seen = flops.count(lambda: flops.run_pass(forward, subject.case.pass_), formulas)
+        except Exception as error:
+            return Counted(source="torch", note=f"cannot run it: {_first_line(error)}")
+    return Counted(source="torch", macs=seen.macs, unknown=seen.unknown, note="" if cost else _INSIDE)
+
+
+def _forward(subject: Subject, core: Core) -> Callable[[], Tensor]:
+    """Return the forward on meta tensors, which cost nothing; on real ones where the plugin cannot do without."""
+    try:
+        forward = subject.bundle(device=META, core=core).forward
+        forward()
+    except Exception:
+        return subject.bundle(core=core).forward
+    return forward
+
+
+def _fvcore(subject: Subject, cost: Cost | None) -> Counted:
+    if subject.case.pass_ == "training":
+        return Counted(source="fvcore", note="counts forwards only")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # fvcore rests on TorchScript.
+            from fvcore.nn import FlopCountAnalysis
+    except ImportError:
+        return Counted(source="fvcore", note="not installed")
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    with _as_one_operation(subject, cost) as core, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The tracer warns of every Python number it sees.
+        bundle = subject.bundle(core=core)
+        analysis = FlopCountAnalysis(_Traceable(bundle), bundle.inputs)
+        analysis.uncalled_modules_warnings(False)
+        if cost is not None:
+            analysis.set_op_handle("opbench::core", lambda *_: cost.core.forward.dense)
+        try:
+            by_operator = analysis.by_operator()
+        except Exception as error:
+            return Counted(source="fvcore", note=f"cannot trace it: {_first_line(error)}")
+    macs = sum(value for name, value in by_operator.items() if name not in _FVCORE_FREE)
+    unknown = {name for name in analysis.unsupported_ops() if name.removeprefix("aten::") not in flops.FREE}
+    return Counted(source="fvcore", macs=int(macs), unknown=tuple(sorted(unknown)), note="" if cost else _INSIDE)
+
+
+class _Traceable(torch.nn.Module):
+    """A bundle's call as a module, which is what the tracer wants; the tensors it traces are the bundle's own."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.call = bundle.forward
+        for tensor in bundle.parameters:
+            tensor.requires_grad_(False)  # The tracer takes them for constants, which may not require a gradient.
+
+    def forward(self, *_: Tensor) -> Tensor:
+        return self.call()
+
+
+@contextmanager
+def _as_one_operation(subject: Subject, cost: Cost | None) -> Iterator[Core]:
+    """Give the core as the one operation `opbench::core`; as itself where there is no formula to count it by."""
+    if cost is None:
+        yield subject.operator.reference
+        return
+    _current.append(functools.partial(subject.operator.reference, subject.params))
+    try:
+        yield _operation
+    finally:
+        _current.pop()
+
+
+def _operation(_: Any, *tensors: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return _core(*tensors)
+    result: Tensor = _CoreFunction.apply(*tensors)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _CoreFunction(torch.autograd.Function):
+    """`opbench::core` with a backward that the counters see as one operation, too."""
+
+    @staticmethod
+    def forward(context: Any, *tensors: Tensor) -> Tensor:
+        context.save_for_backward(*tensors)
+        return _core(*tensors)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        return tuple(torch.ops.opbench.core_backward(gradients[0], list(context.saved_tensors)))
+
+
+def _core(*tensors: Tensor) -> Tensor:
+    result: Tensor = torch.ops.opbench.core(list(tensors))
+    return result
+
+
+def _run_core(tensors: list[Tensor]) -> Tensor:
+    with torch.no_grad():
+        return _current[-1](*tensors)
+
+
+def _run_core_backward(_: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    # Only the count matters here, so gradients of the right shapes will do.
+    return [torch.zeros_like(tensor) for tensor in tensors]
+
+
+_LIBRARY.impl("core", _run_core, "CompositeExplicitAutograd")
+_LIBRARY.impl("core_backward", _run_core_backward, "CompositeExplicitAutograd")
+
+
+def _parameters(subject: Subject, cost: Cost | None) -> tuple[int | None, str]:
+    """Count the layer's learnable scalars, and say where the plugin's formula disagrees. A core has none."""
+    if subject.case.scope == "core":
+        return None, ""
+    counted = sum(tensor.numel() for tensor in subject.layer(device=META).parameters())
+    if cost is not None and cost.parameters != counted:
+        return counted, f"the plugin's formula says {cost.parameters} parameters, its layer has {counted}"
+    return counted, ""
+
+
+def _compulsory_bytes(subject: Subject) -> int | None:
+    """Each input and parameter read once and each output written once; training does so in both phases.
+
+    The backward reads inputs, parameters and the incoming gradient, and writes a gradient for each of the former.
+    """
+    try:
+        bundle = subject.bundle(device=META, core=subject.operator.reference)
+        with torch.no_grad():
+            output = bundle.forward().nbytes
+    except Exception:
+        return None
+    if subject.case.pass_ == "forward":
+        return bundle.bytes + output
+    gradients = sum(tensor.nbytes for tensor in (*bundle.inputs, *bundle.parameters) if tensor.requires_grad)
+    return 2 * (bundle.bytes + output) + gradients
+
+
+def _best(counters: tuple[Counted, ...]) -> Counted | None:
+    """The formula where there is one; else the counter that sees most."""
+    answers = [counted for counted in counters if counted.macs is not None]
+    exact = [counted for counted in answers if not counted.unknown]
+    return next(iter(exact), None) or max(answers, key=lambda counted: counted.macs or 0, default=None)
+
+
+def _agreement(counters: tuple[Counted, ...]) -> str:
+    """Say 'agree', or which counter differs and why."""
+    exact = {counted.source: counted.macs for counted in counters if counted.macs is not None and not counted.unknown}
+    if len(set(exact.values())) > 1:
+        return "differ: " + ", ".join(f"{source} {macs}" for source, macs in exact.items())
+    blind = [counted for counted in counters if counted.unknown]
+    if blind:
+        return "; ".join(f"{counted.source} cannot count {', '.join(counted.unknown)}" for counted in blind)
+    return "agree" if len(exact) > 1 else ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,144 @@
+"""A case made concrete: the operator loaded, its tensors made, and the call that is checked, counted and timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opbench import params as parameters
+from opbench.api import Core, Maker, Operator
+from opbench.cases import Case, Nchw
+from opbench.check import incoming_gradient, usable_core
+from opbench.errors import Unsupported
+from opbench.registry import Registry
+
+CPU = torch.device("cpu")
+META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """One set of buffers and the call over them."""
+
+    forward: Callable[[], Tensor]
+    inputs: tuple[Tensor, ...]
+    """The core's tensors, or the layer's feature map."""
+    parameters: tuple[Tensor, ...]
+    """The layer's learnable tensors; none for a core."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of inputs and parameters."""
+        return sum(tensor.nbytes for tensor in (*self.inputs, *self.parameters))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a case and an implementation name stand for."""
+
+    case: Case
+    operator: Operator
+    params: Any
+    core: Core
+
+    @classmethod
+    def load(cls, registry: Registry, case: Case, implementation: str = "reference") -> Subject:
+        """Import the operator and build its parameters.
+
+        Raises:
+            PluginError: the operator cannot be imported.
+            ValueError: the parameters are not legal.
+            Unsupported: there is no such implementation, or it does not cover the case.
+        """
+        operator = registry.load(case.operator)
+        params = parameters.build(operator.params, case.params)
+        if implementation in operator.implementations:
+            dtypes = operator.implementations[implementation].dtypes
+            if case.dtype not in dtypes:
+                raise Unsupported(f"{implementation} covers {', '.join(dtypes)}, not {case.dtype}")
+        return cls(case=case, operator=operator, params=params, core=usable_core(operator, implementation))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The case's dtype as torch names it."""
+        dtype: torch.dtype = getattr(torch, self.case.dtype)
+        return dtype
+
+    def core_inputs(self, seed: int = 0, device: torch.device = CPU, shape: Nchw | None = None) -> dict[str, Tensor]:
+        """Make the core's tensors by name; the shape of the layer's input is the case's unless given."""
+        make = Maker(self.dtype, device, torch.Generator().manual_seed(seed))
+        tensors: Mapping[str, Tensor] = self.operator.inputs(self.params, shape or self.case.shape, make)
+        return {name: self._formatted(tensor) for name, tensor in tensors.items()}
+
+    def layer(self, core: Core | None = None, seed: int = 0, device: torch.device = CPU) -> nn.Module:
+        """Build the trainable layer around the case's core, or another; in the mode its pass needs.
+
+        Raises:
+            Unsupported: the operator has no layer.
+        """
+        if self.operator.layer is None:
+            raise Unsupported(f"{self.case.operator} has no layer, only a core")
+        torch.manual_seed(seed)
+        with torch.device(device):
+            layer = self.operator.layer(self.case.shape.channels, self.params, core or self.core)
+        layer.to(self.dtype).train(self.case.pass_ == "training")
+        if self.case.memory_format == "channels_last":
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return layer
+
+    def feature_map(self, seed: int = 0, device: torch.device = CPU) -> Tensor:
+        """Make the layer's input."""
+        make = Maker(self.dtype, device, torch.Generator().manual_seed(seed))
+        return self._formatted(make.normal(*self.case.shape))
+
+    def bundle(self, seed: int = 0, device: torch.device = CPU, core: Core | None = None) -> Bundle:
+        """Make one set of buffers and the call over them; leaves that train require a gradient."""
+        core = core or self.core
+        trains = self.case.pass_ == "training"
+        if self.case.scope == "core":
+            tensors = tuple(
+                tensor.requires_grad_(trains and tensor.is_floating_point())
+                for tensor in self.core_inputs(seed, device).values()
+            )
+            return Bundle(forward=lambda: core(self.params, *tensors), inputs=tensors, parameters=())
+        layer = self.layer(core, seed, device)
+        x = self.feature_map(seed, device).requires_grad_(trains)
+        return Bundle(forward=lambda: layer(x), inputs=(x,), parameters=tuple(layer.parameters()))
+
+    def step(self, bundle: Bundle) -> Callable[[], tuple[Tensor, ...]]:
+        """Return the call that a pass times: the forward, or forward and backward to every leaf.
+
+        The caller sets the grad mode: off for a forward, so that no graph is built; on for training.
+        """
+        if self.case.pass_ == "forward":
+            return lambda: (bundle.forward(),)
+        leaves = [tensor for tensor in (*bundle.inputs, *bundle.parameters) if tensor.requires_grad]
+        incoming: list[Tensor] = []
+
+        def train() -> tuple[Tensor, ...]:
+            output = bundle.forward()
+            if not incoming:  # Its shape is known only after the first call.
+                incoming.append(incoming_gradient(output.detach()))
+            gradients = torch.autograd.grad(output, leaves, incoming[0], allow_unused=True)
+            return (output.detach(), *(gradient for gradient in gradients if gradient is not None))
+
+        return train
+
+    def copies(self, count: int, seed: int = 0) -> list[Bundle]:
+        """Make several bundles of different values, so that calls over them in turn find cold caches."""
+        return [self.bundle(seed + index) for index in range(count)]
+
+    def _formatted(self, tensor: Tensor) -> Tensor:
+        if self.case.memory_format == "channels_last" and tensor.dim() == 4:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+
+def frozen_copy(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Copy results, so that a later call cannot change them."""
+    return tuple(copy.deepcopy(tensor.detach()) for tensor in tensors)
