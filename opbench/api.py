@@ -9,7 +9,7 @@ name, the module docstring's first line its summary. The least a plugin needs is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -140,19 +140,22 @@ def windows(x: Tensor, vertical: Window, horizontal: Window) -> Tensor:
     return both.permute(0, 1, 4, 5, 2, 3)
 
 
-def taps(x: Tensor, vertical: Window, horizontal: Window) -> list[Tensor]:
-    """[N, C, H, W] -> kh * kw views [N, C, Ho, Wo], row by row: the same as `windows`, one tap at a time.
+def taps(x: Tensor, vertical: Window, horizontal: Window) -> Iterator[Tensor]:
+    """[..., H, W] -> kh * kw views [..., Ho, Wo], row by row: the same as `windows`, one tap at a time.
 
-    For a sum over taps that should never hold all windows at once, neither in the forward nor in the backward.
+    For a sum over taps that should never hold all windows at once: neither the forward nor, as each view is made
+    when it is asked for and autograd goes back in that order, the backward.
     """
     padded = _padded(x, vertical, horizontal)
-    rows = [padded[:, :, _seen_by(tap, vertical, x.shape[2])] for tap in range(vertical.kernel)]
-    return [row[..., _seen_by(tap, horizontal, x.shape[3])] for row in rows for tap in range(horizontal.kernel)]
+    for a in range(vertical.kernel):
+        rows = padded[..., _seen_by(a, vertical, x.shape[-2]), :]
+        for b in range(horizontal.kernel):
+            yield rows[..., _seen_by(b, horizontal, x.shape[-1])]
 
 
 def _padded(x: Tensor, vertical: Window, horizontal: Window) -> Tensor:
     padded = nn.functional.pad(x, (*horizontal.paddings, *vertical.paddings))
-    if vertical.span > padded.shape[2] or horizontal.span > padded.shape[3]:
+    if vertical.span > padded.shape[-2] or horizontal.span > padded.shape[-1]:
         raise Unsupported(f"a {vertical.span}x{horizontal.span} window does not fit the padded input")
     return padded
 
