@@ -16,8 +16,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from opbench.cases import Case
 from opbench.environment import Environment
-from opbench.errors import RunError
+from opbench.errors import MachineError, RunError
 from opbench.results import SCHEMA_VERSION, Record
 from opbench.settings import Measure, Metric, Report
 
@@ -40,8 +41,8 @@ class Header:
     measure: Measure
     report: Report
     environment: Environment
-    planned: tuple[tuple[str, str], ...]
-    """(case id, implementation) of every record the run will have, in order."""
+    plan: tuple[tuple[Case, str], ...]
+    """(case, implementation) of every record the run will have, in order."""
     schema: int = SCHEMA_VERSION
 
 
@@ -56,10 +57,10 @@ class Run:
     warnings: tuple[str, ...] = ()
 
     @property
-    def missing(self) -> tuple[tuple[str, str], ...]:
+    def missing(self) -> tuple[tuple[Case, str], ...]:
         """What was planned and has no record yet."""
         done = {record.key for record in self.records}
-        return tuple(key for key in self.header.planned if key not in done)
+        return tuple((case, name) for case, name in self.header.plan if (case.id, name) not in done)
 
 
 _HEADER: TypeAdapter[Header] = TypeAdapter(Header)
@@ -81,14 +82,23 @@ def create(directory: Path, header: Header) -> None:
 
 
 def append(directory: Path, record: Record) -> None:
-    """Add a record: one write, flushed to the disk."""
+    """Add a record: one write, flushed to the disk.
+
+    Raises:
+        MachineError: the disk is full or read-only; what was written before stays.
+    """
     line = record.to_json().encode() + b"\n"
-    descriptor = os.open(directory / RECORDS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(directory / RECORDS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            written = os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise MachineError(f"cannot write {directory / RECORDS_FILE}: {error.strerror}") from error
+    if written < len(line):
+        raise MachineError(f"cannot write {directory / RECORDS_FILE}: the disk is full")
 
 
 def read(directory: Path) -> Run:
@@ -111,7 +121,7 @@ def read(directory: Path) -> Run:
             except ValueError as error:
                 raise RunError(f"{path}:{number}: damaged record: {_first_line(error)}") from error
             records[record.key] = record
-    order = {key: index for index, key in enumerate(header.planned)}
+    order = {(case.id, name): index for index, (case, name) in enumerate(header.plan)}
     ordered = sorted(records.values(), key=lambda record: order.get(record.key, len(order)))
     return Run(directory=directory, header=header, records=tuple(ordered), warnings=tuple(warnings))
 
