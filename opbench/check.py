@@ -51,17 +51,38 @@ def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Ten
     Raises:
         Unsupported: the core does not cover these inputs.
     """
+    runs = evaluations(operator, core, params, tensors)
+    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    return [
+        compare(quantity, runs.actual.get(quantity), truth, runs.own[quantity], runs.scale[quantity], dtype)
+        for quantity, truth in runs.truth.items()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluations:
+    """The four runs a check compares, each a tensor by quantity."""
+
+    truth: dict[str, Tensor]
+    """The reference in float64."""
+    scale: dict[str, Tensor]
+    """The reference in float64 on absolute values: the magnitude each sum could have had."""
+    own: dict[str, Tensor]
+    """The reference in the case's dtype: what it loses itself."""
+    actual: dict[str, Tensor]
+    """The implementation."""
+
+
+def evaluations(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Tensor]) -> Evaluations:
+    """Run the reference thrice and the implementation once; on meta tensors, to foresee what a check holds."""
     upcast = {name: _float64(tensor) for name, tensor in tensors.items()}
+    absolute = {name: tensor.abs() for name, tensor in upcast.items()}
     truth = evaluate(operator.reference, params, upcast)
-    scale = evaluate(operator.reference, params, {name: tensor.abs() for name, tensor in upcast.items()}, absolute=True)
+    scale = evaluate(operator.reference, params, absolute, absolute=True)
     own = evaluate(operator.reference, params, tensors)
     with poisoned_memory():
         actual = evaluate(core, params, tensors)
-    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    return [
-        compare(quantity, actual.get(quantity), truth[quantity], own[quantity], scale[quantity], dtype)
-        for quantity in truth
-    ]
+    return Evaluations(truth=truth, scale=scale, own=own, actual=actual)
 
 
 def evaluate(core: Core, params: Any, tensors: Mapping[str, Tensor], *, absolute: bool = False) -> dict[str, Tensor]:
@@ -87,6 +108,8 @@ def evaluate(core: Core, params: Any, tensors: Mapping[str, Tensor], *, absolute
 
 def incoming_gradient(output: Tensor) -> Tensor:
     """Return the gradient that flows into an output: seeded by its shape alone, in its dtype, on its device."""
+    if output.is_meta:
+        return torch.empty_like(output)
     generator = torch.Generator().manual_seed(0x5EED)
     # Rounded to bfloat16 first: exact in every dtype, so float64 and float16 runs receive the same numbers.
     values = torch.randn(output.shape, generator=generator).bfloat16()
@@ -178,7 +201,9 @@ def _errors(actual: Tensor, truth: Tensor, scale: Tensor) -> tuple[float, float,
     if norm == 0:
         exact = float(difference.abs().max()) == 0
         return (0.0 if exact else math.inf,) * 2 + (_index(difference.abs()),)
-    scaled = difference.abs() / scale.abs().clamp(min=root_mean_square)
+    # Where gradients subtract, as a softmax's do, the run on absolute values may cancel more than the run itself.
+    magnitude = scale.abs().maximum(truth.abs()).clamp(min=root_mean_square)
+    scaled = difference.abs() / magnitude
     return float(difference.norm()) / norm, float(scaled.max()), _index(scaled)
 
 
