@@ -51,38 +51,18 @@ def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Ten
     Raises:
         Unsupported: the core does not cover these inputs.
     """
-    runs = evaluations(operator, core, params, tensors)
-    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    return [
-        compare(quantity, runs.actual.get(quantity), truth, runs.own[quantity], runs.scale[quantity], dtype)
-        for quantity, truth in runs.truth.items()
-    ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluations:
-    """The four runs a check compares, each a tensor by quantity."""
-
-    truth: dict[str, Tensor]
-    """The reference in float64."""
-    scale: dict[str, Tensor]
-    """The reference in float64 on absolute values: the magnitude each sum could have had."""
-    own: dict[str, Tensor]
-    """The reference in the case's dtype: what it loses itself."""
-    actual: dict[str, Tensor]
-    """The implementation."""
-
-
-def evaluations(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Tensor]) -> Evaluations:
-    """Run the reference thrice and the implementation once; on meta tensors, to foresee what a check holds."""
-    upcast = {name: _float64(tensor) for name, tensor in tensors.items()}
+    upcast = {name: float64(tensor) for name, tensor in tensors.items()}
     absolute = {name: tensor.abs() for name, tensor in upcast.items()}
     truth = evaluate(operator.reference, params, upcast)
     scale = evaluate(operator.reference, params, absolute, absolute=True)
     own = evaluate(operator.reference, params, tensors)
     with poisoned_memory():
         actual = evaluate(core, params, tensors)
-    return Evaluations(truth=truth, scale=scale, own=own, actual=actual)
+    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    return [
+        compare(quantity, actual.get(quantity), truth[quantity], own[quantity], scale[quantity], dtype)
+        for quantity in truth
+    ]
 
 
 def evaluate(core: Core, params: Any, tensors: Mapping[str, Tensor], *, absolute: bool = False) -> dict[str, Tensor]:
@@ -159,6 +139,11 @@ def shared_inputs(core: Core, calls: list[tuple[Any, tuple[Tensor, ...]]]) -> Co
     return noting
 
 
+def float64(tensor: Tensor) -> Tensor:
+    """Widen a floating tensor; leave others as they are."""
+    return tensor.detach().double() if tensor.is_floating_point() else tensor
+
+
 def usable_core(operator: Operator, name: str) -> Core:
     """Return an implementation's core by name; 'reference' and 'compile' exist for every operator.
 
@@ -210,10 +195,6 @@ def _errors(actual: Tensor, truth: Tensor, scale: Tensor) -> tuple[float, float,
 def _index(values: Tensor) -> str:
     flat = values.to(torch.float64).argmax()
     return "[" + ", ".join(str(int(i)) for i in torch.unravel_index(flat, values.shape)) + "]"
-
-
-def _float64(tensor: Tensor) -> Tensor:
-    return tensor.detach().double() if tensor.is_floating_point() else tensor
 
 
 def _name(dtype: torch.dtype) -> str:
