@@ -51,4 +51,5 @@ def involution(p: Params, x: Tensor, weight: Tensor) -> Tensor:
         kernel[:, :, None] * seen.unflatten(1, (groups, -1))
         for kernel, seen in zip(kernels, taps(x.to(wide), p.window, p.window), strict=True)
     )
-    return functools.reduce(torch.add, products).flatten(1, 2).to(x.dtype)
+    y: Tensor = functools.reduce(torch.add, products)
+    return y.flatten(1, 2).to(x.dtype)

@@ -35,4 +35,5 @@ class LsConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         weight = self.perception(x).unflatten(1, self.kernel_shape)
-        return self.norm(self.core(self.params, x, weight)) + x
+        y: Tensor = self.norm(self.core(self.params, x, weight))
+        return y + x

@@ -63,4 +63,5 @@ def small_kernel_aggregation(p: Params, x: Tensor, weight: Tensor) -> Tensor:
         kernel.unsqueeze(within) * seen.unflatten(1, split)
         for kernel, seen in zip(kernels, taps(x.to(wide), p.small_window, p.small_window), strict=True)
     )
-    return functools.reduce(torch.add, products).flatten(1, 2).to(x.dtype)
+    y: Tensor = functools.reduce(torch.add, products)
+    return y.flatten(1, 2).to(x.dtype)
