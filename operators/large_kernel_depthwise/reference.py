@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from opbench.api import Window, check_params, param, taps
+from opbench.api import Unsupported, Window, check_params, param, taps
 
 # UniRepLKNet's parallel kernels by the side of the large one, as (taps per side, dilation).
 _DILATED = {
@@ -86,5 +86,7 @@ def large_kernel_depthwise(p: Params, x: Tensor, weight: Tensor, bias: Tensor | 
 
 
 def native(p: Params, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same through PyTorch's own kernel."""
+    """The same through PyTorch's own kernel; Unsupported in 16 bits on a CPU."""
+    if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
+        raise Unsupported("on a CPU without matching instructions PyTorch sums the input's gradient in 16 bits")
     return F.conv2d(x, weight, bias, p.stride, p.window.padding, p.dilation, groups=x.shape[1])
