@@ -4,6 +4,7 @@ OpbenchError            printed without a traceback; exit status 2 unless a subc
 ├── SuiteError          a suite file asks for something that does not exist
 ├── PluginError         an operator folder breaks the plugin contract
 ├── RunError            a run directory cannot be read, written or resumed
+├── Incomparable        two numbers were not taken under the same conditions; exit status 4
 └── MachineError        the machine cannot measure now; exit status 6
 Unsupported             not an error: an implementation or operator says which case it does not cover
 """
@@ -30,6 +31,12 @@ class PluginError(OpbenchError):
 
 class RunError(OpbenchError):
     """A run directory cannot be read, written or resumed."""
+
+
+class Incomparable(OpbenchError):  # noqa: N818 - it is a verdict, not an accident
+    """Two numbers were not taken under the same conditions, so neither is faster or slower than the other."""
+
+    exit_status = 4
 
 
 class MachineError(OpbenchError):
