@@ -51,6 +51,6 @@ OPERATOR = Operator(
         Sample(Params(kernel_size=9, stride=2, branches="replknet", small_kernel=3), 4),
         Sample(Params(kernel_size=7, branches="replknet", small_kernel=None), 4),
         Sample(Params(kernel_size=9, branches="unireplknet"), 5),
-        Sample(Params(kernel_size=13), 4),
+        Sample(Params(), 4),
     ),
 )

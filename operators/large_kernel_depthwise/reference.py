@@ -28,7 +28,7 @@ _DILATED = {
 class Params:
     """What a large-kernel depthwise layer is built from."""
 
-    kernel_size: int = param(31, help="taps per side", at_least=1, odd=True)
+    kernel_size: int = param(13, help="taps per side", at_least=1, odd=True)
     stride: int = param(1, help="step between output pixels", at_least=1)
     dilation: int = param(1, help="step between taps", at_least=1)
     bias: bool = param(True, help="one learnable offset per channel; branches bring it with their batch norms")

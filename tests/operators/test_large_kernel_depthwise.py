@@ -112,7 +112,9 @@ def test_a_27_tap_kernel_sees_the_image_with_27_percent_of_its_taps() -> None:
 def test_branches_add_their_kernels_and_their_norms() -> None:
     """RepLKNet: C·(31² + 5²) and two norms of 2·C; UniRepLKNet at 13: C·(13² + 5² + 7² + 3·3²) and six norms."""
     for channels in (4, 128):
-        assert cost(params(branches="replknet"), 1, channels, 8, 8).parameters == channels * (961 + 25 + 4)
+        wide = cost(params(kernel_size=31, branches="replknet"), 1, channels, 8, 8)
+        assert wide.parameters == channels * (961 + 25 + 4)
+        assert wide.layer.forward.dense == channels * 64 * (961 + 25)
         dilated = cost(params(kernel_size=13, branches="unireplknet"), 1, channels, 8, 8)
         assert dilated.parameters == channels * (169 + 25 + 49 + 27 + 12)
         assert dilated.layer.forward.dense == channels * 64 * (169 + 25 + 49 + 27)
@@ -285,13 +287,32 @@ def test_only_the_large_kernel_goes_through_the_core() -> None:
 
 
 def test_both_passes_at_31_taps_on_the_first_stage_of_replknet() -> None:
-    """RepLKNet's own size, at fewer channels: no tap may cost a copy of all windows."""
-    p = params()
+    """RepLKNet's own size, at fewer channels."""
+    p = params(kernel_size=31)
     leaves = [tensor.requires_grad_() for tensor in tensors(p, 1, 4, 56, 56).values()]
     ours, native = OPERATOR.reference(p, *leaves), OPERATOR.implementations["native"](p, *leaves)
     torch.testing.assert_close(ours, native)
     grad = functools.partial(torch.autograd.grad, inputs=leaves, grad_outputs=torch.ones_like(ours))
     torch.testing.assert_close(grad(ours), grad(native))
+
+
+def test_the_backward_keeps_the_padded_input_and_the_kernel_only() -> None:
+    """All 961 windows would be a thousand times the input."""
+    p = params(kernel_size=31)
+    leaves = [tensor.requires_grad_() for tensor in tensors(p, 1, 4, 20, 20).values()]
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        OPERATOR.reference(p, *leaves)
+    assert sorted(kept.values()) == [8 * 4 * 31**2, 8 * 4 * (20 + 30) ** 2]
+
+
+def test_every_form_exists_at_the_default_size() -> None:
+    assert [params(branches=form).kernel_size for form in ("none", "replknet", "unireplknet")] == [13, 13, 13]
 
 
 @pytest.mark.parametrize(
