@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
+T = TypeVar("T")
 Metric = Literal["counts", "latency", "memory"]
 Cache = Literal["cold", "hot"]
+SortBy = Literal["suite", "name", "parameters", "macs", "latency", "memory"]
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not values:
+        raise ValueError("an empty list names nothing; give at least one value")
+    return values
+
+
+def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    # With its type: True equals 1, but is another value.
+    seen = {(type(value), value) for value in values}
+    for value in values:
+        if (type(value), value) not in seen:
+            raise ValueError(f"{value!r} is repeated")
+        seen.remove((type(value), value))
+    return values
+
+
+class _Spanning:
+    """Lets one value stand for a list of one; an empty list and a repeated value are faults."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        listed = core_schema.no_info_before_validator_function(_listed, handler(source))
+        return core_schema.no_info_after_validator_function(_without_repeats, listed)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        array = handler(core)
+        return {"anyOf": [array["items"], {**array, "minItems": 1, "uniqueItems": True}]}
+
+
+Several = Annotated[tuple[T, ...], _Spanning()]
+"""One value or a list of them."""
 
 
 class Settings(BaseModel):
     """Frozen, strict, closed: an unknown or ill-typed key is a fault."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Measure(Settings):
@@ -29,9 +67,9 @@ class Measure(Settings):
     """Most samples of one process under one policy."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
     """A process that takes longer than this is killed and its case reported as timed out."""
-    threads: tuple[Annotated[int, Field(ge=1)] | Literal["physical"], ...] = (1,)
+    threads: Several[Annotated[int, Field(ge=1)] | Literal["physical"]] = (1,)
     """Thread counts to measure with; 'physical' is all physical cores."""
-    cache: tuple[Cache, ...] = ("cold",)
+    cache: Several[Cache] = ("cold",)
     """Cold rotates inputs and parameters beyond the last-level cache, hot reuses them."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the operators run."""
@@ -46,5 +84,5 @@ class Report(Settings):
 
     baseline: str | None = None
     """'operator' or 'operator/implementation' that the ratios refer to."""
-    sort_by: Literal["suite", "name", "parameters", "macs", "latency", "memory"] = "suite"
+    sort_by: SortBy = "suite"
     """Order of the rows; 'suite' is the order they were measured in."""
