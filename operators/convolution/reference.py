@@ -78,5 +78,9 @@ def convolution(p: Params, x: Tensor, weight: Tensor, bias: Tensor | None = None
 
 def native(p: Params, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same through PyTorch's own kernel."""
-    padding = "same" if p.padding == "same" else tuple(window.padding for window in p.windows)
-    return F.conv2d(x, weight, bias, p.stride, padding, p.dilation, p.groups)
+    vertical, horizontal = p.windows
+    right, below = (window.paddings[1] - window.padding for window in (horizontal, vertical))
+    if right or below:
+        # PyTorch's kernel pads either side alike: the odd zero of 'same' goes in first, as its own 'same' does.
+        x = F.pad(x, (0, right, 0, below))
+    return F.conv2d(x, weight, bias, p.stride, (vertical.padding, horizontal.padding), p.dilation, p.groups)
