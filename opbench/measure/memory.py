@@ -1,0 +1,201 @@
+"""What one pass of a call holds, beyond its inputs and parameters.
+
+Three meters. The *tracker* follows every tensor storage from birth to release and is exact to the byte, but sees
+only tensors: scratch space inside an operation escapes it. The *high-water mark* is the kernel's record of the
+process's resident memory and misses nothing it touches, to within some hundred KiB. The *allocator* is PyTorch's
+own account of a GPU.
+
+Meant for a process of its own, after all timing: it changes how the C library gives memory back.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from opbench.cases import Pass
+from opbench.measure import resident
+from opbench.measure.tracker import LiveStorages, peak_bytes_on_meta, storage_bytes
+from opbench.results import Memory
+
+__all__ = ["measure", "peak_bytes_on_meta"]
+
+CPU = torch.device("cpu")
+REPETITIONS = 3
+
+Source = Literal["tracker", "high_water", "allocator"]
+TOLERANCE: Mapping[Source, float] = {"tracker": 0.0, "high_water": 0.01, "allocator": 0.0}
+"""Fraction by which repetitions may differ and still count as equal."""
+
+
+class Peaks(NamedTuple):
+    """Most bytes of each phase on top of what was there when it began."""
+
+    forward: int
+    backward: int | None = None
+    """None for the forward pass."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The call that is measured and the tensors that do not count as its own."""
+
+    call: Callable[[], Tensor]
+    inputs: Sequence[Tensor]
+    parameters: Sequence[Tensor]
+    pass_: Pass
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """Tensors that are there before the call."""
+        return (*self.inputs, *self.parameters)
+
+    def backward(self, output: Tensor, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of every input and parameter that trains."""
+        leaves = [tensor for tensor in self.held if tensor.requires_grad]
+        return torch.autograd.grad(output, leaves, incoming, allow_unused=True)
+
+
+class Meter(Protocol):
+    """Something that tells the most memory held during a phase."""
+
+    def settle(self) -> None:
+        """Make what is free visible as free, before the first phase."""
+
+    def start_phase(self) -> None:
+        """Take what is held now as the base."""
+
+    def phase_peak_bytes(self) -> int:
+        """Most bytes held since then, above the base."""
+
+
+def measure(
+    call: Callable[[], Tensor],
+    inputs: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    pass_: Pass,
+    device: torch.device = CPU,
+    *,
+    compiled: bool = False,
+) -> tuple[Memory, ...]:
+    """Measure one pass of a call by every meter that the device and the system offer.
+
+    The backward starts from an output and an incoming gradient that are there before; the gradients it returns are
+    part of its peak.
+
+    Args:
+        call: the forward; returns its output.
+        inputs: the tensors it reads; those that train require a gradient.
+        parameters: its learnable tensors.
+        pass_: 'training' adds the backward to every input and parameter that requires a gradient.
+        device: where it runs.
+        compiled: whether torch.compile made the call; such code allocates where the tracker cannot see it.
+    """
+    subject = Subject(call, inputs, parameters, pass_)
+    measured: dict[Source, list[Peaks]] = {}
+    if not compiled:
+        with LiveStorages() as storages:
+            measured["tracker"] = repeated(subject, storages)
+    if device.type == "cuda":
+        measured["allocator"] = repeated(subject, Allocator(device))
+    elif resident.is_supported():
+        measured["high_water"] = repeated(subject, resident.HighWater())
+    output_bytes, saved_bytes = kept_bytes(subject)
+    return tuple(
+        Memory(
+            source=source,
+            inputs_bytes=storage_bytes(inputs),
+            parameters_bytes=storage_bytes(parameters, without=inputs),
+            output_bytes=output_bytes,
+            forward_peak_bytes=middle(repetitions).forward,
+            saved_bytes=saved_bytes,
+            backward_peak_bytes=middle(repetitions).backward,
+            repeatable=agree(repetitions, TOLERANCE[source]),
+        )
+        for source, repetitions in measured.items()
+    )
+
+
+def repeated(subject: Subject, meter: Meter) -> list[Peaks]:
+    """Measure the peaks three times, after a pass that warms up: what is allocated once and kept is not a peak."""
+    return [peaks(subject, meter) for _ in range(1 + REPETITIONS)][1:]
+
+
+def peaks(subject: Subject, meter: Meter) -> Peaks:
+    """Run one pass and read the meter after each phase."""
+    with torch.set_grad_enabled(subject.pass_ == "training"):
+        meter.settle()
+        meter.start_phase()
+        output = subject.call()
+        forward = meter.phase_peak_bytes()
+        if subject.pass_ == "forward":
+            return Peaks(forward)
+        incoming = torch.ones_like(output)
+        meter.start_phase()
+        subject.backward(output, incoming)
+        return Peaks(forward, meter.phase_peak_bytes())
+
+
+def kept_bytes(subject: Subject) -> tuple[int, int | None]:
+    """Bytes of the output and, in training, of what autograd saves for the backward; inputs and parameters excluded.
+
+    An output that the backward needs counts in both.
+    """
+    if subject.pass_ == "forward":
+        with torch.no_grad():
+            return storage_bytes([subject.call()], without=subject.held), None
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = subject.call()
+    return storage_bytes([output], without=subject.held), storage_bytes(saved, without=subject.held)
+
+
+def middle(repetitions: Sequence[Peaks]) -> Peaks:
+    """The median of each phase."""
+    backward = [peak.backward for peak in repetitions if peak.backward is not None]
+    return Peaks(median_low(peak.forward for peak in repetitions), median_low(backward) if backward else None)
+
+
+def agree(repetitions: Sequence[Peaks], tolerance: float) -> bool:
+    """Whether the peaks of each phase lie within a fraction of their largest."""
+    phases = [[peak for peak in phase if peak is not None] for phase in zip(*repetitions, strict=True)]
+    return all(max(phase) - min(phase) <= tolerance * max(phase) for phase in phases if phase)
+
+
+class Allocator:
+    """PyTorch's account of a GPU's memory as a meter of phases."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.base: Mapping[str, int] = {}
+
+    def settle(self) -> None:
+        """Collect garbage and hand cached blocks back."""
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def start_phase(self) -> None:
+        """Take what is allocated now as the base."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.base = torch.cuda.memory_stats(self.device)
+
+    def phase_peak_bytes(self) -> int:
+        """Most bytes allocated at once since the last `start_phase`, above the base."""
+        return allocated_peak(self.base, torch.cuda.memory_stats(self.device))
+
+
+def allocated_peak(before: Mapping[str, int], after: Mapping[str, int]) -> int:
+    """Peak of the allocator's later statistics above what its earlier ones say was allocated."""
+    # A device that nothing was allocated on has no statistics yet.
+    return after.get("allocated_bytes.all.peak", 0) - before.get("allocated_bytes.all.current", 0)
