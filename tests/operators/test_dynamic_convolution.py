@@ -62,7 +62,7 @@ def test_dynamic_resnet18_has_45_47_million_parameters_and_1_861_billion_macs() 
         params = OPERATOR.params(out_channels=outputs, kernel_size=kernel, stride=stride)
         shape = Nchw(1, channels, side, side)
         parameters += layers * cost(params, shape).parameters
-        # The published figure counts the additions of the average pooling; without them it would be 1.859.
+        # With the additions of the average poolings, as the figure is usually counted; without them it is 1.859.
         macs += layers * (cost(params, shape).layer.forward.dense + shape.numel)
     assert round(parameters / 1e6, 2) == 45.47
     assert round(macs / 1e9, 3) == 1.861
