@@ -53,7 +53,7 @@ def drconv(p: Params, x: Tensor, filters: Tensor, guide: Tensor) -> Tensor:
 
     The guide's gradient is a surrogate: that of its softmax, where the forward takes its argmax.
     """
-    # That gradient subtracts long sums from each other: responses rounded to 16 bits would leave little of it.
+    # That gradient subtracts long sums from each other: it would magnify responses rounded to 16 bits.
     wide = torch.promote_types(x.dtype, torch.float32)
     seen = windows(x.to(wide), p.window, p.window).unflatten(1, (p.groups, -1)).flatten(2, 4).flatten(3)
     per_region = filters.to(wide).unflatten(2, (p.groups, -1)).flatten(4)
