@@ -64,7 +64,7 @@ def load(
     for block in spans:
         vet(document, block, catalogue, all_found=all_found)
     planned, refused = plan(document, spans, catalogue, file.measure.device)
-    if not planned and not refused and not document.faults:
+    if not file.cases or not (planned or refused or document.faults):
         document.fault(("cases",), "no case is left to measure")
     if all_found:
         _check_baseline(document, file.report.baseline, registry.names, [*planned, *(row for row, _ in refused)])
