@@ -148,6 +148,11 @@ class Failed:
 Outcome = Measured | Wrong | Skipped | Failed
 
 
+def full_name(operator: str, implementation: str) -> str:
+    """'involution' for the reference, 'involution/cuda' for other implementations."""
+    return operator if implementation == "reference" else f"{operator}/{implementation}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One case, one implementation, what came of it."""
@@ -171,9 +176,8 @@ class Record:
 
     @property
     def name(self) -> str:
-        """'involution' for the reference, 'involution/cuda' for other implementations."""
-        operator = self.case.operator
-        return operator if self.implementation == "reference" else f"{operator}/{self.implementation}"
+        """The operator, and the implementation where it is not the reference."""
+        return full_name(self.case.operator, self.implementation)
 
     def to_json(self) -> str:
         """Return one line of JSON; the keys are documented in DESIGN.md and stable within a schema version."""

@@ -34,6 +34,25 @@ def ratio(value: float) -> str:
     return f"{significant(value)}×"
 
 
+def seconds_interval(middle: float, low: float, high: float) -> tuple[str, str]:
+    """A time and its interval in one unit: ('1.231 ms', '[1.228, 1.235] ms')."""
+    factor, unit = _step(middle, _SECONDS)
+    value, interval = _interval(middle / factor, low / factor, high / factor)
+    return f"{value} {unit}", f"{interval} {unit}"
+
+
+def ratio_interval(middle: float, low: float, high: float) -> tuple[str, str]:
+    """A ratio and its interval: ('1.41×', '[1.38, 1.44]')."""
+    value, interval = _interval(middle, low, high)
+    return f"{value}×", interval
+
+
+def scientific(value: float) -> str:
+    """A relative error: 0.031 -> '3.1e-2'."""
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(exponent)}" if exponent else digits
+
+
 def duration(value: float) -> str:
     """Length of a wait: '42 s', '3 min 20 s', '2 h 05 min'."""
     whole = round(value)
@@ -48,16 +67,31 @@ def significant(value: float, digits: int = 3) -> str:
     """Round to significant digits without an exponent: 1234.5 -> '1234', 0.98765 -> '0.988'."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    rounded = round(value, decimals)
+    rounded = round(value, _decimals(value, digits))
     # 9.996 rounds up to 10.0, which needs one decimal less than 9.996 did.
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{rounded:.{decimals}f}"
+    return f"{rounded:.{_decimals(rounded, digits)}f}"
+
+
+def _interval(middle: float, low: float, high: float) -> tuple[str, str]:
+    """Three digits of the value or two of the interval's width, whichever says more, but never more than five."""
+    if not all(map(math.isfinite, (middle, low, high))):
+        return significant(middle), f"[{significant(low)}, {significant(high)}]".replace("inf", "∞")
+    decimals = max(_decimals(middle, 3), min(_decimals(high - low, 2), _decimals(middle, 5)))
+    return f"{middle:.{decimals}f}", f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimals that show this many significant digits; 0 shows none."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
     if not math.isfinite(value):
         return f"{value:g}"
-    # A value that rounds up to the next unit is printed in it: 999.9 µs reads '1.00 ms'.
-    factor, unit = next((step for step in steps if abs(value) >= 0.9995 * step[0]), steps[-1])
+    factor, unit = _step(value, steps)
     return f"{significant(value / factor)} {unit}".rstrip()
+
+
+def _step(value: float, steps: tuple[tuple[float, str], ...]) -> tuple[float, str]:
+    # A value that rounds up to the next unit is printed in it: 999.9 µs reads '1.00 ms'.
+    return next((step for step in steps if abs(value) >= 0.9995 * step[0]), steps[-1])
