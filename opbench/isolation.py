@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
+import importlib
 import os
 import pickle
 import resource
@@ -29,6 +31,8 @@ from opbench.errors import Unsupported
 _LENGTH = struct.Struct("<Q")
 _PR_SET_PDEATHSIG = 1
 _TICK_SECONDS = 0.1
+# torch imports the second when a tensor mode or a meta tensor is first used: most of a second in every child.
+_TORCH_MODULES = ("torch", "torch._dynamo")
 _OUT_OF_MEMORY_WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
@@ -87,6 +91,15 @@ def run(
         return _crash(status, _tail(output))
 
 
+def import_early(*modules: str) -> None:
+    """Import torch and other modules once here, so that every child finds them in memory; absent ones are left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in (*_TORCH_MODULES, *modules):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+
+
 def _wait(child: int, reader: int, deadline: float, tick: Callable[[], None]) -> bytes | None:
     """Return the child's complete message, or None when it died without one."""
     received = bytearray()
@@ -139,6 +152,7 @@ def _be_the_child(
 def _settle(output: IO[bytes], memory_bytes: int | None) -> None:
     """Make the child a good neighbour: its own session, no terminal, no core file, first to go when memory is short."""
     os.setsid()
+    gc.freeze()  # What was inherited is not garbage: collecting would only copy its pages.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM):

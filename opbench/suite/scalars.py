@@ -74,3 +74,8 @@ def scalar(tag: str, text: str) -> ParamValue:
     if form.noun in ("an integer", "a number") and len(text) > LONGEST_NUMBER:
         raise ValueError(f"a number of {len(text)} characters is too long; write at most {LONGEST_NUMBER}")
     return form.read(text)
+
+
+def plain(text: str) -> ParamValue:
+    """Read a plain scalar, its type told by its form: '7' -> 7, 'no' -> 'no', '' -> None."""
+    return next(form for form in _FORMS.values() if form.pattern.match(text)).read(text)

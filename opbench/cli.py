@@ -1,0 +1,86 @@
+"""Command line: parse, call one function, print. No decisions live here, and nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from opbench import __version__
+from opbench.commands.count import count
+from opbench.commands.env import env
+from opbench.commands.listing import list_
+from opbench.commands.report import report
+from opbench.commands.run import run
+from opbench.commands.schema import schema
+from opbench.commands.show import show
+from opbench.commands.verify import verify
+from opbench.errors import OpbenchError
+
+INTERNAL_ERROR, INTERRUPTED = 6, 130
+
+_EPILOG = """\b
+Start here:
+  opbench run suites/quickstart.yaml        measure, and see the table
+  opbench list                              the operators
+  opbench count involution --input 32x64x56x56   what it costs, without measuring
+\b
+Exit status: 0 all well; 2 usage or suite error; 5 some case wrong or failed;
+6 the machine or opbench itself failed; 130 interrupted.
+"""
+
+
+class _InOrder(click.Group):
+    """Lists the commands in the order one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="opbench")
+def cli() -> None:
+    """What does a spatial operator cost, and what would another one cost in its place?
+
+    opbench measures parameters, multiply-accumulates, latency and memory of convolution and of the operators that claim
+    to beat it, under one protocol and in one set of units.
+    """
+
+
+for _command in (run, report, list_, show, count, verify, env, schema):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit status."""
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        return int(cli.main(args=arguments, standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("opbench: interrupted", err=True)
+        return INTERRUPTED
+    except OpbenchError as error:
+        click.echo(f"opbench: {error}", err=True)
+        return error.exit_status
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as `| head` does; closing stdout again at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if "OPBENCH_DEBUG" in os.environ:
+            traceback.print_exc()
+        click.echo(
+            f"opbench: internal error: {type(error).__name__}: {error}; "
+            "please report it with the traceback that OPBENCH_DEBUG=1 shows",
+            err=True,
+        )
+        return INTERNAL_ERROR

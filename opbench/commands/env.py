@@ -1,0 +1,34 @@
+"""`opbench env`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from opbench.commands import options
+
+
+@click.command()
+@options.as_json
+def env(as_json: bool) -> None:
+    """Show the machine, the software and the noise a run would be taken in.
+
+    With --json, the `environment` object that every run stores, and `noise`.
+    """
+    from opbench import environment
+    from opbench.measure import machine
+
+    found = environment.capture()
+    noise = machine.noise()
+    if as_json:
+        options.print_json({**dataclasses.asdict(found), "noise": noise})
+        return
+    for name, value in dataclasses.asdict(found).items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:")
+            for key, item in value.items():
+                click.echo(f"  {key}: {item}")
+        else:
+            click.echo(f"{name}: {'–' if value in (None, ()) else value}")
+    click.echo(f"noise: {noise or 'quiet'}")

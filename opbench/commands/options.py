@@ -1,0 +1,34 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def operator_paths(command: Command) -> Command:
+    """Add `--operators PATH`, which may be repeated."""
+    return click.option(
+        "--operators",
+        "paths",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="PATH",
+        help="Also find operators here: a plugin folder or a folder of them. May be repeated.",
+    )(command)
+
+
+def as_json(command: Command) -> Command:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for a machine to read.")(command)
+
+
+def print_json(data: object) -> None:
+    """Print strict JSON to standard output."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,75 @@
+"""`opbench verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from opbench.cases import DTYPES, Dtype
+from opbench.commands import options
+
+if TYPE_CHECKING:
+    from opbench.verification import Verdict
+
+FAILED = 5
+
+
+@click.command()
+@click.argument("operators", nargs=-1)
+@click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Only this dtype. May be repeated.")
+@click.option("--implementation", "names", multiple=True, help="Only this one, or 'compile'. May be repeated.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds for one implementation in one dtype.")
+@options.operator_paths
+@options.as_json
+def verify(
+    operators: tuple[str, ...],
+    dtypes: tuple[Dtype, ...],
+    names: tuple[str, ...],
+    timeout: float,
+    paths: tuple[Path, ...],
+    as_json: bool,
+) -> int:
+    """Check implementations against the float64 reference, forward and every gradient; nothing is timed.
+
+    Every operator, or those named, at shapes and memory layouts that catch bugs: odd, not square, smaller than the
+    kernel, one image, none, channels_last, sliced. Each runs in a process of its own.
+
+    With --json, a list of rows with the keys `operator`, `implementation`, `dtype`, `case`, `quantity`, `error`,
+    `budget` and `status` (`pass` or `fail`; `skip` with a `reason` where an implementation does not cover a case).
+    """
+    from opbench import verification
+    from opbench.registry import Registry
+
+    registry = Registry.discover(paths)
+    chosen = [registry.find(name).name for name in operators] or registry.names
+    verdicts: list[Verdict] = []
+    for verdict in verification.verify(registry, chosen, dtypes or DTYPES, names, timeout):
+        verdicts.append(verdict)
+        if not as_json:
+            click.echo("\n".join(_lines(verdict)))
+    if as_json:
+        options.print_json([row for verdict in verdicts for row in _rows(verdict)])
+    return FAILED if any(not verdict.passed for verdict in verdicts) else 0
+
+
+def _lines(verdict: Verdict) -> Iterator[str]:
+    yield f"{verdict.operator} {verdict.implementation} {verdict.dtype}: {verdict.summary}"
+    for case, row in verdict.failures[:5]:
+        yield f"  {row.quantity} off by {row.error:.1e}, budget {row.budget:.1e}, worst at {row.where}: {case}"
+    if len(verdict.failures) > 5:
+        yield f"  and {len(verdict.failures) - 5} more"
+
+
+def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
+    about = {"operator": verdict.operator, "implementation": verdict.implementation, "dtype": verdict.dtype}
+    if verdict.trouble:
+        yield {**about, "case": None, "quantity": None, "status": "fail", "reason": verdict.trouble}
+    for case, reason in verdict.skipped:
+        yield {**about, "case": case, "quantity": None, "status": "skip", "reason": reason}
+    for case, row in verdict.compared:
+        error = row.error if row.error == row.error and row.error != float("inf") else None
+        status = "pass" if row.passed else "fail"
+        yield {**about, "case": case, "quantity": row.quantity, "error": error, "budget": row.budget, "status": status}

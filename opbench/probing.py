@@ -1,0 +1,65 @@
+"""Asks operators about themselves in child processes, so that a plugin that crashes on import takes nobody along."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from opbench import isolation
+from opbench.cases import Case
+from opbench.errors import PluginError
+from opbench.inspection import Description, describe_operator
+from opbench.registry import Registry
+
+TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Prober:
+    """An `opbench.inspection.Inspector` over a registry."""
+
+    registry: Registry
+
+    def describe(self, operator: str) -> Description:
+        """Describe one operator.
+
+        Raises:
+            PluginError: it cannot be imported, or does not survive it.
+        """
+        isolation.import_early()
+        ending = isolation.run(_describe, self.registry, operator, timeout_seconds=TIMEOUT_SECONDS)
+        if ending.kind != "returned":
+            raise PluginError(ending.reason)
+        description: Description = ending.value
+        return description
+
+    def refusals(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        """Return, by case id, why an operator refuses a case: its parameters, or they on its input's channels."""
+        found: dict[str, str] = {}
+        for _, group in itertools.groupby(
+            sorted(cases, key=lambda case: case.operator), key=lambda case: case.operator
+        ):
+            ending = isolation.run(_refusals, self.registry, list(group), timeout_seconds=TIMEOUT_SECONDS)
+            if ending.kind == "returned":
+                found |= ending.value
+        return found
+
+
+def _describe(registry: Registry, operator: str) -> Description:
+    return describe_operator(registry.load(operator))
+
+
+def _refusals(registry: Registry, cases: list[Case]) -> dict[str, str]:
+    from opbench.errors import Unsupported
+    from opbench.subject import META, Subject
+
+    found = {}
+    for case in cases:
+        try:
+            Subject.load(registry, case).core_inputs(device=META)
+        except (ValueError, Unsupported) as error:
+            found[case.id] = str(error)
+        except Exception:
+            continue  # A fault of the plugin, not of the suite: its own row will tell.
+    return found

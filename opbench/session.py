@@ -1,0 +1,204 @@
+"""From a suite file to a run on disk: plan, see that the machine is quiet, measure, and go on where a run broke off."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from opbench import environment, isolation, runner, store, suite
+from opbench.cases import Case
+from opbench.environment import Environment
+from opbench.errors import MachineError, OpbenchError, RunError
+from opbench.measure import machine
+from opbench.probing import Prober
+from opbench.progress import Watcher
+from opbench.registry import Registry
+from opbench.settings import Measure, Metric
+from opbench.store import Header, Run
+from opbench.suite import Suite
+
+PATIENCE_SECONDS = 30.0
+"""How long to wait for a busy machine to calm down."""
+
+Plan = tuple[tuple[Case, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks of a suite."""
+
+    path: Path
+    overrides: tuple[str, ...] = ()
+    operator_paths: tuple[Path, ...] = ()
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A suite that is ready to run."""
+
+    request: Request
+    suite: Suite
+    registry: Registry
+    plan: Plan
+    refused: tuple[tuple[Case, str, str], ...]
+    """(case, implementation, reason) of what the suite names and its operators do not take."""
+
+
+def prepare(request: Request) -> Prepared:
+    """Load a suite, check every name and value in it, and select what to run.
+
+    Raises:
+        SuiteError: the suite is not valid; nothing has been measured.
+        OpbenchError: `--only` and `--skip` leave nothing.
+    """
+    registries: list[Registry] = []
+
+    def discover(paths: Sequence[Path]) -> Registry:
+        registries.append(Registry.discover([*request.operator_paths, *paths]))
+        return registries[-1]
+
+    loaded = suite.load(request.path, overrides=request.overrides, discover=discover, inspect=Prober)
+    plan = tuple((row.case, row.implementation) for row in loaded.plan)
+    refused = tuple((row.case, row.implementation, reason) for row, reason in loaded.refused)
+    chosen = tuple(item for item in plan if _is_chosen(request, *item))
+    if plan and not chosen:
+        raise OpbenchError(
+            f"--only and --skip leave none of the {len(plan)} cases; "
+            f"see them with: opbench run {request.path} --dry-run"
+        )
+    return Prepared(
+        request=request,
+        suite=loaded,
+        registry=registries[-1],
+        plan=chosen,
+        refused=tuple(item for item in refused if _is_chosen(request, *item[:2])),
+    )
+
+
+def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool, allow_noisy: bool) -> Run:
+    """Measure a prepared suite into a directory.
+
+    Raises:
+        RunError: the directory holds a run already.
+        MachineError: the machine is busy with something else and noise is not allowed.
+    """
+    found = prepared.suite
+    refused = runner.skipped(prepared.refused)
+    with store.exclusive(directory):
+        noisy = _wait_for_quiet(found.measure, found.metrics, allow_noisy, console)
+        header = Header(
+            title=found.title,
+            question=found.question,
+            suite_path=str(prepared.request.path),
+            suite_text=found.text,
+            overrides=prepared.request.overrides,
+            operator_paths=tuple(
+                str(path.resolve()) for path in (*prepared.request.operator_paths, *found.operator_paths)
+            ),
+            metrics=tuple(found.metrics),
+            measure=found.measure,
+            report=found.report,
+            environment=environment.capture(sys.argv),
+            plan=(*((record.case, record.implementation) for record in refused), *prepared.plan),
+        )
+        store.create(directory, header)
+        for record in refused:
+            store.append(directory, record)
+        _measure(directory, header, prepared.registry, prepared.plan, noisy, console, quiet)
+    return store.read(directory)
+
+
+def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool) -> Run:
+    """Measure what an unfinished run still lacks.
+
+    Raises:
+        RunError: there is no run, or it was begun on another machine or with other software.
+        MachineError: the machine is busy with something else and noise is not allowed.
+    """
+    if not directory.is_dir():
+        raise RunError(f"{directory} holds no run")
+    with store.exclusive(directory):
+        store.cut_torn_line(directory)
+        run = store.read(directory)
+        _refuse_another_machine(run.header.environment, environment.capture())
+        if run.missing:
+            registry = Registry.discover(Path(path) for path in run.header.operator_paths)
+            noisy = _wait_for_quiet(run.header.measure, run.header.metrics, allow_noisy, console)
+            _measure(directory, run.header, registry, run.missing, noisy, console, quiet)
+    return store.read(directory)
+
+
+def default_directory(suite_path: Path, now: datetime) -> Path:
+    """Where a run goes unless told: 'runs/quickstart-20261120-184500'."""
+    return Path("runs") / f"{suite_path.stem}-{now:%Y%m%d-%H%M%S}"
+
+
+def _measure(
+    directory: Path, header: Header, registry: Registry, plan: Plan, noisy: bool, console: Console, quiet: bool
+) -> None:
+    isolation.import_early("fvcore.nn")
+    watcher = Watcher(console, len(header.plan), quiet=quiet, done=len(header.plan) - len(plan))
+    job = runner.Job(
+        plan=plan,
+        registry=registry,
+        metrics=header.metrics,
+        measure=header.measure,
+        observer=watcher,
+        noisy=noisy,
+    )
+    with watcher.watching():
+        runner.run(job, directory)
+
+
+def _wait_for_quiet(
+    measure: Measure,
+    metrics: Iterable[Metric],
+    allow_noisy: bool,
+    console: Console,
+    noise: Callable[[int], str | None] = machine.noise,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> bool:
+    """Return whether the machine is busy though that is allowed; wait a little for it to calm down where it is not."""
+    if "latency" not in metrics:
+        return False
+    threads = max(count if isinstance(count, int) else 1 for count in measure.threads)
+    if allow_noisy or measure.allow_noisy:
+        return noise(threads) is not None
+    deadline = time.monotonic() + patience_seconds
+    told = False
+    while reason := noise(threads):
+        if time.monotonic() >= deadline:
+            raise MachineError(f"the machine is busy: {reason}")
+        if not told:
+            console.print(f"opbench: waiting up to {patience_seconds:.0f} s for the machine to calm down", markup=False)
+            told = True
+        time.sleep(1)
+    return False
+
+
+def _refuse_another_machine(then: Environment, now: Environment) -> None:
+    """A run has one environment; half of it from elsewhere would compare two machines unseen."""
+    kept = ("host", "processor", "memory_bytes", "python", "driver", "gpus", "versions")
+    changed = [name for name in kept if getattr(then, name) != getattr(now, name)]
+    if changed:
+        parts = ", ".join(f"{name} was {getattr(then, name)!r} and is {getattr(now, name)!r}" for name in changed)
+        raise RunError(f"the run was begun in another environment ({parts}); start a new run instead")
+
+
+def _is_chosen(request: Request, case: Case, implementation: str) -> bool:
+    """Whether `--only` and `--skip` keep a record; patterns match its operator, implementation or whole id."""
+    names = (case.operator, implementation, f"{case.operator}/{implementation}", case.id)
+
+    def matches(patterns: Iterable[str]) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+    return (not request.only or matches(request.only)) and not matches(request.skip)

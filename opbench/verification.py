@@ -1,0 +1,114 @@
+"""The gate on catching shapes, for every implementation and dtype: what `opbench verify` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from opbench import isolation
+from opbench.cases import Dtype
+from opbench.check import Comparison
+from opbench.registry import Registry
+
+Compared = tuple[tuple[str, Comparison], ...]
+Skips = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One implementation of one operator in one dtype."""
+
+    operator: str
+    implementation: str
+    dtype: Dtype
+    compared: Compared = ()
+    """(case, comparison) of each quantity of each case."""
+    skipped: Skips = ()
+    """(case, reason) of each case the implementation does not cover."""
+    trouble: str = ""
+    """Why nothing could be compared: a crash, a time-out, a plugin that cannot be imported."""
+
+    @property
+    def failures(self) -> Compared:
+        """What disagrees with the reference."""
+        return tuple((case, row) for case, row in self.compared if not row.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed; an implementation that covers nothing passes."""
+        return not self.trouble and not self.failures
+
+    @property
+    def summary(self) -> str:
+        """The verdict in words."""
+        if self.trouble:
+            return f"FAILED: {self.trouble}"
+        skips = f", {len(self.skipped)} cases skipped: {self.skipped[0][1]}" if self.skipped else ""
+        if not self.compared:
+            return f"skipped{skips.partition(' skipped')[2]}" if skips else "nothing to compare"
+        cases = len({case for case, _ in self.compared})
+        if self.failures:
+            return f"FAILED: {len(self.failures)} of {len(self.compared)} quantities over {cases} cases{skips}"
+        used = max(row.error / row.budget for _, row in self.compared)
+        return f"pass: {len(self.compared)} quantities over {cases} cases, at most {used:.0%} of the budget{skips}"
+
+
+def verify(
+    registry: Registry, operators: Sequence[str], dtypes: Sequence[Dtype], names: Sequence[str], timeout_seconds: float
+) -> Iterator[Verdict]:
+    """Check operators one by one, each implementation and dtype in a process of its own.
+
+    Args:
+        registry: where the operators are.
+        operators: their names.
+        dtypes: the dtypes to check in.
+        names: the implementations; all that the plugin has when empty. 'compile' only when named.
+        timeout_seconds: for one implementation in one dtype.
+    """
+    isolation.import_early()
+    for operator in operators:
+        found = isolation.run(_implementations, registry, operator, timeout_seconds=timeout_seconds)
+        if found.kind != "returned":
+            yield Verdict(operator=operator, implementation="reference", dtype=dtypes[0], trouble=found.reason)
+            continue
+        for name in [name for name in [*found.value, "compile"] if name in (names or found.value)]:
+            for dtype in dtypes:
+                ending = isolation.run(compare, registry, operator, name, dtype, timeout_seconds=timeout_seconds)
+                if ending.kind == "returned":
+                    yield ending.value
+                else:
+                    trouble = f"{ending.kind.replace('_', ' ')}: {ending.reason}"
+                    yield Verdict(operator=operator, implementation=name, dtype=dtype, trouble=trouble)
+
+
+def compare(registry: Registry, operator: str, implementation: str, dtype: Dtype) -> Verdict:
+    """Check one implementation in one dtype on every catching case; imports torch and the plugin."""
+    import torch
+
+    from opbench import catching, check
+    from opbench.errors import Unsupported
+
+    loaded = registry.load(operator)
+    core = check.usable_core(loaded, implementation)
+    compared: list[tuple[str, Comparison]] = []
+    skipped: list[tuple[str, str]] = []
+    covered = loaded.implementations[implementation].dtypes if implementation in loaded.implementations else None
+    for case in catching.sample_cases(loaded):
+        try:
+            if covered is not None and dtype not in covered:
+                raise Unsupported(f"covers {', '.join(covered)}")
+            tensors = catching.inputs_of(loaded, case, getattr(torch, dtype))
+            compared += [(str(case), row) for row in check.check(loaded, core, case.params, tensors)]
+        except Unsupported as answer:
+            skipped.append((str(case), str(answer)))
+    return Verdict(
+        operator=operator,
+        implementation=implementation,
+        dtype=dtype,
+        compared=tuple(compared),
+        skipped=tuple(skipped),
+    )
+
+
+def _implementations(registry: Registry, operator: str) -> list[str]:
+    return ["reference", *registry.load(operator).implementations]
