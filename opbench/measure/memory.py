@@ -100,7 +100,8 @@ def measure(
     subject = Subject(call, inputs, parameters, pass_)
     measured: dict[Source, list[Peaks]] = {}
     if not compiled:
-        with LiveStorages() as storages:
+        storages = LiveStorages()
+        with storages:
             measured["tracker"] = repeated(subject, storages)
     if device.type == "cuda":
         measured["allocator"] = repeated(subject, Allocator(device))

@@ -30,7 +30,8 @@ def peak_bytes_on_meta(call: Callable[[], object]) -> int:
 
     A lower bound: scratch space inside an operation is not seen. Nothing is allocated and nothing computed.
     """
-    with LiveStorages() as storages:
+    storages = LiveStorages()
+    with storages:
         call()
     return storages.found_bytes + storages.phase_peak_bytes()
 
@@ -44,7 +45,7 @@ class LiveStorages(TorchDispatchMode):
     """Bytes made and not yet released."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found_bytes = self.live_bytes = self._base_bytes = self._peak_bytes = 0
         self._known: dict[int, _Storage] = {}
 
