@@ -32,7 +32,7 @@ class Comparison:
     """One quantity of an implementation beside the float64 reference."""
 
     quantity: str
-    """'forward', or 'grad_' and the name of an input."""
+    """'forward', 'grad_' and the name of an input, or the name of an input that the core overwrote."""
     error: float
     """The error that uses most of its budget: relative L2, or of the worst element; NaN when not comparable."""
     budget: float
@@ -48,6 +48,8 @@ class Comparison:
 def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Tensor]) -> list[Comparison]:
     """Compare a core with the float64 reference: the forward and the gradient of every floating input.
 
+    An input that the core has changed is one more quantity, and wrong.
+
     Raises:
         Unsupported: the core does not cover these inputs.
     """
@@ -59,9 +61,14 @@ def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Ten
     with poisoned_memory():
         actual = evaluate(core, params, tensors)
     dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    return [
+    rows = [
         compare(quantity, actual.get(quantity), truth[quantity], own[quantity], scale[quantity], dtype)
         for quantity in truth
+    ]
+    return rows + [
+        Comparison(quantity=name, error=math.nan, budget=0.0, where="the core overwrote it")
+        for name, tensor in tensors.items()
+        if not torch.equal(float64(tensor), upcast[name])
     ]
 
 
@@ -118,6 +125,13 @@ def compare(
     return Comparison(quantity=quantity, error=error, budget=budget, where=errors[2])
 
 
+def agree(quantity: str, actual: Tensor, expected: Tensor) -> Comparison:
+    """Compare two runs in one dtype, each of which may have lost its share: the difference is held to the ceiling."""
+    wide = expected.double()
+    unknown_loss = torch.full_like(wide, math.nan)
+    return compare(quantity, actual, wide, unknown_loss, wide.abs(), expected.dtype)
+
+
 def rounding(dtype: torch.dtype) -> tuple[float, float]:
     """Return the slack every result is given and the ceiling no budget exceeds, as relative errors.
 
@@ -140,8 +154,8 @@ def shared_inputs(core: Core, calls: list[tuple[Any, tuple[Tensor, ...]]]) -> Co
 
 
 def float64(tensor: Tensor) -> Tensor:
-    """Widen a floating tensor; leave others as they are."""
-    return tensor.detach().double() if tensor.is_floating_point() else tensor
+    """Return a copy, in float64 where the tensor is floating."""
+    return tensor.detach().to(torch.float64 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def usable_core(operator: Operator, name: str) -> Core:

@@ -111,6 +111,7 @@ def _row(counts: Counts | None) -> dict[str, Any] | None:
 
 
 def _print(case: Case, rows: dict[tuple[Scope, Pass], Counts | None]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -118,7 +119,10 @@ def _print(case: Case, rows: dict[tuple[Scope, Pass], Counts | None]) -> None:
     from opbench import units
 
     console = Console(highlight=False)
-    table = Table(title=Text(f"{case.operator} at {case.shape}, {case.dtype}"), title_justify="left")
+    if not console.is_terminal:
+        console.width = 120  # A pipe has no width; nothing need be cut.
+    title = Text(f"{case.operator} at {case.shape}, {case.dtype}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("", "parameters", "MACs dense", "MACs in-bounds", "FLOPs", "bytes"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for (scope, pass_), counts in rows.items():
