@@ -21,10 +21,8 @@ from torch import Tensor
 
 from opbench.cases import Pass
 from opbench.measure import resident
-from opbench.measure.tracker import LiveStorages, peak_bytes_on_meta, storage_bytes
+from opbench.measure.tracker import LiveStorages, storage_bytes
 from opbench.results import Memory
-
-__all__ = ["measure", "peak_bytes_on_meta"]
 
 CPU = torch.device("cpu")
 REPETITIONS = 3
@@ -43,8 +41,8 @@ class Peaks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The call that is measured and the tensors that do not count as its own."""
+class Trial:
+    """A pass of a call, and the tensors that do not count as its own."""
 
     call: Callable[[], Tensor]
     inputs: Sequence[Tensor]
@@ -97,17 +95,17 @@ def measure(
         device: where it runs.
         compiled: whether torch.compile made the call; such code allocates where the tracker cannot see it.
     """
-    subject = Subject(call, inputs, parameters, pass_)
+    trial = Trial(call, inputs, parameters, pass_)
     measured: dict[Source, list[Peaks]] = {}
     if not compiled:
         storages = LiveStorages()
         with storages:
-            measured["tracker"] = repeated(subject, storages)
+            measured["tracker"] = repeated(trial, storages)
     if device.type == "cuda":
-        measured["allocator"] = repeated(subject, Allocator(device))
+        measured["allocator"] = repeated(trial, Allocator(device))
     elif resident.is_supported():
-        measured["high_water"] = repeated(subject, resident.HighWater())
-    output_bytes, saved_bytes = kept_bytes(subject)
+        measured["high_water"] = repeated(trial, resident.HighWater())
+    output_bytes, saved_bytes = kept_bytes(trial)
     return tuple(
         Memory(
             source=source,
@@ -123,34 +121,34 @@ def measure(
     )
 
 
-def repeated(subject: Subject, meter: Meter) -> list[Peaks]:
+def repeated(trial: Trial, meter: Meter) -> list[Peaks]:
     """Measure the peaks three times, after a pass that warms up: what is allocated once and kept is not a peak."""
-    return [peaks(subject, meter) for _ in range(1 + REPETITIONS)][1:]
+    return [peaks(trial, meter) for _ in range(1 + REPETITIONS)][1:]
 
 
-def peaks(subject: Subject, meter: Meter) -> Peaks:
+def peaks(trial: Trial, meter: Meter) -> Peaks:
     """Run one pass and read the meter after each phase."""
-    with torch.set_grad_enabled(subject.pass_ == "training"):
+    with torch.set_grad_enabled(trial.pass_ == "training"):
         meter.settle()
         meter.start_phase()
-        output = subject.call()
+        output = trial.call()
         forward = meter.phase_peak_bytes()
-        if subject.pass_ == "forward":
+        if trial.pass_ == "forward":
             return Peaks(forward)
         incoming = torch.ones_like(output)
         meter.start_phase()
-        subject.backward(output, incoming)
+        trial.backward(output, incoming)
         return Peaks(forward, meter.phase_peak_bytes())
 
 
-def kept_bytes(subject: Subject) -> tuple[int, int | None]:
+def kept_bytes(trial: Trial) -> tuple[int, int | None]:
     """Bytes of the output and, in training, of what autograd saves for the backward; inputs and parameters excluded.
 
     An output that the backward needs counts in both.
     """
-    if subject.pass_ == "forward":
+    if trial.pass_ == "forward":
         with torch.no_grad():
-            return storage_bytes([subject.call()], without=subject.held), None
+            return storage_bytes([trial.call()], without=trial.held), None
     saved: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -158,8 +156,8 @@ def kept_bytes(subject: Subject) -> tuple[int, int | None]:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = subject.call()
-    return storage_bytes([output], without=subject.held), storage_bytes(saved, without=subject.held)
+        output = trial.call()
+    return storage_bytes([output], without=trial.held), storage_bytes(saved, without=trial.held)
 
 
 def middle(repetitions: Sequence[Peaks]) -> Peaks:
