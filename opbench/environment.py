@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from opbench.errors import MachineError
+from opbench.measure import machine, processor
 
 _DISTRIBUTIONS = (
     "opbench", "torch", "numpy", "scipy", "pandas", "fvcore", "pydantic", "triton", "cupy-cuda12x", "cupy-cuda13x",
@@ -51,12 +52,20 @@ class Environment:
     """Logical cores this process may run on."""
     capability: str
     """Vector instructions torch uses: 'AVX512', …"""
+    caches: Mapping[str, int]
+    """Bytes of the caches above the first core, by name: 'L1 data', 'L2', 'L3'."""
     memory_bytes: int
+    clock_mhz: float | None
+    """Current clock of the first core; None where the system does not say."""
     governor: str | None
     """Frequency policy of the first core; None where the system does not say, as in most virtual machines."""
     smt: bool | None
     load: float
     """One-minute load average."""
+    pressure: float | None
+    """Share of the last ten seconds in which some task waited for a processor; None where the kernel does not tell."""
+    noise: str | None
+    """What would spoil a measurement now, in words; None for a quiet machine."""
     driver: str | None
     gpus: tuple[Gpu, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -89,10 +98,14 @@ def capture(command: Iterable[str] = ()) -> Environment:
         logical_cores=psutil.cpu_count(),
         usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1,
         capability=torch.backends.cpu.get_cpu_capability(),
+        caches=processor.caches_by_name(),
         memory_bytes=psutil.virtual_memory().total,
+        clock_mhz=_clock_mhz(),
         governor=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         smt={"1": True, "0": False}.get(_text("/sys/devices/system/cpu/smt/active") or ""),
         load=os.getloadavg()[0],
+        pressure=machine.cpu_pressure(),
+        noise=machine.noise(),
         driver=driver,
         gpus=gpus,
         versions=_versions() | {"cuda": str(torch.version.cuda)},
@@ -161,6 +174,11 @@ def _gpus() -> tuple[str | None, tuple[Gpu, ...]]:
         return pynvml.nvmlSystemGetDriverVersion(), gpus
     finally:
         pynvml.nvmlShutdown()
+
+
+def _clock_mhz() -> float | None:
+    frequency = psutil.cpu_freq()
+    return frequency.current if frequency else None
 
 
 def _commit() -> str | None:

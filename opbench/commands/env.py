@@ -14,21 +14,18 @@ from opbench.commands import options
 def env(as_json: bool) -> None:
     """Show the machine, the software and the noise a run would be taken in.
 
-    With --json, the `environment` object that every run stores, and `noise`.
+    With --json, the `environment` object that every run stores.
     """
     from opbench import environment
-    from opbench.measure import machine
 
-    found = environment.capture()
-    noise = machine.noise()
+    found = dataclasses.asdict(environment.capture())
     if as_json:
-        options.print_json({**dataclasses.asdict(found), "noise": noise})
+        options.print_json(found)
         return
-    for name, value in dataclasses.asdict(found).items():
+    for name, value in found.items():
         if isinstance(value, dict):
             click.echo(f"{name}:")
             for key, item in value.items():
                 click.echo(f"  {key}: {item}")
         else:
             click.echo(f"{name}: {'–' if value in (None, ()) else value}")
-    click.echo(f"noise: {noise or 'quiet'}")

@@ -48,16 +48,14 @@ def last_level_cache_bytes(threads: int = 1, system: Path = SYSTEM) -> int:
 
     A processor made of several dies has a last-level cache on each; a thread fills that of its own die.
     """
-    caches = {
-        Cache(
-            level=int(_read(index / "level") or 0),
-            kind=_read(index / "type"),
-            bytes=parse_bytes(_read(index / "size")),
-            shared_by=_read(index / "shared_cpu_list"),
-        )
-        for index in system.glob("cpu[0-9]*/cache/index[0-9]*")
-    }
-    return last_level_bytes(caches, threads) or FALLBACK_CACHE_BYTES
+    return last_level_bytes(_caches(system.glob("cpu[0-9]*")), threads) or FALLBACK_CACHE_BYTES
+
+
+def caches_by_name(system: Path = SYSTEM) -> dict[str, int]:
+    """Bytes of each cache of the first core: {'L1 data': 49152, 'L2': 1048576, …}; empty where not described."""
+    names = {"Data": " data", "Instruction": " instruction"}
+    caches = sorted(_caches([system / "cpu0"]))
+    return {f"L{cache.level}{names.get(cache.kind, '')}": cache.bytes for cache in caches}
 
 
 def last_level_bytes(caches: Iterable[Cache], threads: int) -> int:
@@ -66,6 +64,19 @@ def last_level_bytes(caches: Iterable[Cache], threads: int) -> int:
     last = max((cache.level for cache in holding_data), default=0)
     sizes = sorted((cache.bytes for cache in holding_data if cache.level == last), reverse=True)
     return sum(sizes[:threads])
+
+
+def _caches(cores: Iterable[Path]) -> set[Cache]:
+    return {
+        Cache(
+            level=int(_read(index / "level") or 0),
+            kind=_read(index / "type"),
+            bytes=parse_bytes(_read(index / "size")),
+            shared_by=_read(index / "shared_cpu_list"),
+        )
+        for core in cores
+        for index in core.glob("cache/index[0-9]*")
+    }
 
 
 def parse_bytes(text: str) -> int:
