@@ -73,10 +73,10 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def _interval(middle: float, low: float, high: float) -> tuple[str, str]:
-    """Three digits of the value or two of the interval's width, whichever says more, but never more than five."""
+    """Three digits of the value, more where the interval is so narrow that its ends would look alike, at most five."""
     if not all(map(math.isfinite, (middle, low, high))):
         return significant(middle), f"[{significant(low)}, {significant(high)}]".replace("inf", "∞")
-    decimals = max(_decimals(middle, 3), min(_decimals(high - low, 2), _decimals(middle, 5)))
+    decimals = max(_decimals(middle, 3), min(_decimals(high - low, 1), _decimals(middle, 5)))
     return f"{middle:.{decimals}f}", f"[{low:.{decimals}f}, {high:.{decimals}f}]"
 
 

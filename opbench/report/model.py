@@ -1,0 +1,81 @@
+"""The view-model: all a format needs to print, as ready strings. Formats lay out and escape, and compute nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opbench.report.rows import Row
+from opbench.store import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table."""
+
+    key: str
+    """Stable name, for formats that style some columns their own way: 'operator', 'latency', 'notes', …"""
+    title: str
+    numeric: bool
+    rank: int
+    """How soon a narrow page may leave the column out: the highest first, 0 never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One value with its unit, or in words why there is none."""
+
+    text: str
+    mark: str = ""
+    """Superscript number of its footnotes, printed after the text."""
+    best: bool = False
+    """Whether it is certainly the smallest of its column, by its interval; a format may print it bold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows that may be compared with each other, unless the reader grouped them otherwise."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    footnotes: tuple[tuple[str, str], ...] = ()
+    """(mark, text)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A heading and some lines below the tables."""
+
+    title: str
+    lines: tuple[str, ...]
+    essential: bool = False
+    """Whether even a short report shows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One run."""
+
+    title: str
+    question: str
+    answer: str
+    """One sentence, with numbers."""
+    alerts: tuple[str, ...]
+    """What a reader must know before the first number: missing records, damaged lines."""
+    tables: tuple[Table, ...]
+    blocks: tuple[Block, ...]
+    run: Run
+    rows: tuple[Row, ...]
+    """The raw numbers, in the order they were measured."""
+    baseline: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A whole report."""
+
+    remarks: tuple[str, ...]
+    """What holds for the report as a whole."""
+    sections: tuple[Section, ...]
+    command: str
+    """The command line that makes the report again, but for its `--format`."""

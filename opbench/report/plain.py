@@ -1,0 +1,39 @@
+"""Text that others wrote, made harmless: one line, nothing invisible, of bounded length."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_JOINERS = "\u200c\u200d"
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_RIGHT_TO_LEFT = {"R", "AL", "AN"}
+
+
+def plain(text: str, limit: int | None = None) -> str:
+    """Return text fit to stand beside numbers; what exceeds the limit becomes an ellipsis.
+
+    Right-to-left words are isolated, lest they turn the numbers beside them around.
+    """
+    line = one_line(text)
+    if limit is not None and len(line) > limit:
+        line = line[: limit - 1].rstrip() + "…"
+    if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in line):
+        return f"\u2068{line}\u2069"
+    return line
+
+
+def one_line(text: str) -> str:
+    r"""Spell out what cannot be seen: 'a\n\x1b[31mb' becomes 'a \\x1b[31mb'.
+
+    Control characters, invisible ones and lone surrogates are meant: no terminal obeys the result, and every encoder
+    takes it.
+    """
+    return " ".join("".join(map(_visible, text)).split())
+
+
+def _visible(character: str) -> str:
+    if character.isspace():
+        return " "
+    if character in _JOINERS or unicodedata.category(character) not in _INVISIBLE:
+        return character
+    return character.encode("unicode_escape").decode()

@@ -1,0 +1,145 @@
+"""The raw numbers in long form: one flat row per record and policy, SI units in the names. CSV and JSON share it.
+
+Every row has every key; None where there is no value. Among the keys:
+
+- `case`, `name`, `operator`, `implementation`, `scope`, `pass`, `shape`, `batch`, …, `set_params` (what the suite
+  set), `params` (all, defaults included): what was run;
+- `status` and, for all but measured records, `reason`; `wrong_*` hold the parts of a wrong result;
+- `parameters`, `macs_dense`, `macs_in_bounds`, `flops_dense`, `macs_at_least` and `unknown_operations`, `macs_formula`,
+  `macs_fvcore`, `macs_torch`, `counters_agreement`, `compulsory_bytes`, `intensity_flops_per_byte`;
+- `cache`, `threads`, `device`, `launch`: the policy; `latency_seconds_median` with its 95 % interval
+  `latency_seconds_low` … `latency_seconds_high`; `ratio_to_baseline` with `ratio_low` … `ratio_high`, or
+  `ratio_refused` with the reason;
+- `forward_peak_bytes_tracker`, `saved_bytes_tracker`, `backward_peak_bytes_tracker`, and the same of
+  `high_water` and `allocator`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+from opbench.cases import Case, Nchw
+from opbench.report.model import Section
+from opbench.report.rows import SOURCES, Row
+from opbench.report.words import outcome_in_words
+from opbench.results import Counts, Record, Skipped, Timing, Wrong
+
+Scalar = str | int | float | bool | None
+Value = Scalar | list[str] | Mapping[str, Scalar]
+
+
+def tidy(section: Section) -> list[dict[str, Value]]:
+    """All rows of a run, in the order they were measured."""
+    return [_row(row, str(section.run.directory), section.baseline) for row in section.rows]
+
+
+def _row(row: Row, directory: str, baseline: str | None) -> dict[str, Value]:
+    return {
+        "run": directory,
+        **_case(row),
+        **_outcome(row),
+        **_counts(row.record.counts or Counts()),
+        "intensity_flops_per_byte": row.intensity,
+        **_latency(row),
+        **_timing(row.timing),
+        "baseline": baseline,
+        "ratio_to_baseline": _of(row.ratio, "value"),
+        "ratio_low": _of(row.ratio, "low"),
+        "ratio_high": _of(row.ratio, "high"),
+        "ratio_refused": row.no_ratio or None,
+        **_memory(row),
+    }
+
+
+def _case(row: Row) -> dict[str, Value]:
+    case = row.record.case
+    return {
+        "case": case.id,
+        "name": row.record.name,
+        "operator": case.operator,
+        "implementation": row.record.implementation,
+        "scope": case.scope,
+        "pass": case.pass_,
+        "shape": str(case.shape),
+        **case.shape._asdict(),
+        "dtype": case.dtype,
+        "memory_format": case.memory_format,
+        "set_params": dict(case.params),
+        "params": dict(row.record.params),
+    }
+
+
+def _outcome(row: Row) -> dict[str, Value]:
+    outcome = row.record.outcome
+    wrong = outcome if isinstance(outcome, Wrong) else None
+    return {
+        "status": outcome.status,
+        "reason": None if row.measured else outcome_in_words(outcome, limit=None),
+        **{f"wrong_{name}": _of(wrong, name) for name in ("quantity", "error", "budget", "where")},
+        "flags": list(row.measured.flags) if row.measured else [],
+        "worst_error_of_budget": _of(row.measured, "worst_error"),
+    }
+
+
+def _counts(counts: Counts) -> dict[str, Value]:
+    by_source = {counted.source: counted for counted in counts.counters}
+    macs = counts.macs_dense
+    return {
+        "parameters": counts.parameters,
+        "macs_dense": macs,
+        "macs_in_bounds": counts.macs_in_bounds,
+        "flops_dense": None if macs is None else 2 * macs,
+        "macs_at_least": counts.at_least,
+        "unknown_operations": sorted({name for counted in counts.counters for name in counted.unknown}),
+        **{f"macs_{source}": _of(by_source.get(source), "macs") for source in ("formula", "fvcore", "torch")},
+        "counters_agreement": counts.agreement or None,
+        "compulsory_bytes": counts.compulsory_bytes,
+    }
+
+
+def _latency(row: Row) -> dict[str, Value]:
+    return {
+        **{name: _of(row.policy, name) for name in ("cache", "threads", "device", "launch")},
+        **{f"latency_seconds_{name}": _of(row.latency, name) for name in ("median", "low", "high")},
+        "latency_processes": _of(row.latency, "processes"),
+        "latency_interval_method": _of(row.latency, "method"),
+    }
+
+
+def _timing(timing: Timing | None) -> dict[str, Value]:
+    """What the samples tell besides the latency; the median of the processes where each has its own."""
+    processes = timing.processes if timing else ()
+    return {
+        "samples": sum(len(process.seconds) for process in processes) if timing else None,
+        "first_call_seconds": statistics.median(process.first_seconds for process in processes) if timing else None,
+        "overhead_seconds": statistics.median(process.overhead_seconds for process in processes) if timing else None,
+        "cpu_seconds": sum(process.cpu_seconds for process in processes) if timing else None,
+        "wall_seconds": sum(process.wall_seconds for process in processes) if timing else None,
+    }
+
+
+def _memory(row: Row) -> dict[str, Value]:
+    return {
+        f"{name}_{source}": _of(row.memory(source), name)
+        for source in SOURCES
+        for name in (
+            *("inputs_bytes", "parameters_bytes", "output_bytes"),
+            *("forward_peak_bytes", "saved_bytes", "backward_peak_bytes", "repeatable"),
+        )
+    }
+
+
+def _of(thing: object | None, attribute: str) -> Value:
+    """An attribute of something that may not be there; None also for the infinite end of an interval.
+
+    CSV and JSON have no infinity that every reader takes.
+    """
+    value: Value = getattr(thing, attribute, None)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_ANY_RECORD = Record(case=Case(operator="", shape=Nchw(1, 1, 1, 1)), implementation="", outcome=Skipped(reason=""))
+COLUMNS = tuple(_row(Row(record=_ANY_RECORD), "", None))
+"""The keys of every row, in order."""

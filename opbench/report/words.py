@@ -1,0 +1,56 @@
+"""How a record ended and under what conditions, in words."""
+
+from __future__ import annotations
+
+from opbench import units
+from opbench.report.plain import plain
+from opbench.results import Failed, Measured, Outcome, Record, Skipped, Wrong
+
+NONE = "–"
+"""There could be a value, but there is none; the notes say why."""
+NOT_APPLICABLE = "n/a"
+"""There is no such quantity, as with saved bytes in a forward pass."""
+
+REASON_LIMIT = 100
+_FAILURES = {"failed": "failed", "out_of_memory": "out of memory", "timed_out": "timed out", "crashed": "crashed"}
+
+FLAGS = {
+    "noisy": "other programs used the machine meanwhile; the times may be too long",
+    "unstable": "the samples drifted, so that the median depends on when it was taken",
+    "imprecise": "sampling ended at its limit, before the interval was as narrow as asked",
+    "nondeterministic": "two identical calls gave different bits",
+}
+"""What the reservations of a measured record mean."""
+
+DOUBTFUL_TIME = frozenset({"noisy", "unstable"})
+"""Flags under which an interval cannot be trusted, so that no time is called the best."""
+
+
+def outcome_in_words(outcome: Outcome, limit: int | None = REASON_LIMIT) -> str:
+    """'skipped: no CUDA device', 'wrong: …', 'out of memory: …'; for a measured record its flags, mostly none."""
+    match outcome:
+        case Measured():
+            return ", ".join(plain(flag) for flag in outcome.flags)
+        case Wrong():
+            return f"wrong: {plain(_fault(outcome), limit)}"
+        case Skipped():
+            return f"skipped: {plain(outcome.reason, limit)}"
+        case Failed():
+            return f"{_FAILURES[outcome.status]}: {plain(outcome.reason, limit)}"
+
+
+def status_in_words(record: Record) -> str:
+    """'measured', 'out of memory', …"""
+    return _FAILURES.get(record.status, record.status)
+
+
+def setting(text: str) -> str:
+    """A name from the data format as a reader would write it: 'channels_last' -> 'channels last'."""
+    return text.replace("_", " ")
+
+
+def _fault(outcome: Wrong) -> str:
+    if outcome.error is None:
+        return f"{outcome.quantity} cannot be compared: {outcome.where}"
+    error, budget = units.scientific(outcome.error), units.scientific(outcome.budget)
+    return f"{outcome.quantity} off by {error} (budget {budget}) at {outcome.where}"
