@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 KeyPath = tuple[str | int, ...]
@@ -57,6 +58,8 @@ def quoted(value: object) -> str:
             return "null"
         case bool():
             return str(value).lower()
+        case float() if not math.isfinite(value):
+            return str(value).replace("inf", ".inf").replace("nan", ".nan")
         case str() if len(value) > 60:
             return repr(value[:57] + "...")
         case _:

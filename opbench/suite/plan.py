@@ -104,9 +104,11 @@ def _check_exclude(document: Document, exclude: Block, combinations: Sequence[Ma
 
 
 def _absent(exclude: Block, combinations: Sequence[Mapping[str, Any]]) -> str:
-    """Name the first value that no combination has, and what there is in its place."""
+    """Name the first key or value that no combination has, and what there is in its place."""
     for key, axis in exclude.axes.items():
         present = {_typed(named[key]): str(named[key]) for named in combinations if key in named}
+        if not present:
+            return f", none has {key}{did_you_mean(key, {name: None for named in combinations for name in named})}"
         for value in axis.values:
             if _typed(value) not in present:
                 return f", none has {key} {value}{did_you_mean(str(value), present.values())}"

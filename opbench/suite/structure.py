@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Set
 from typing import Any
 
@@ -51,7 +52,7 @@ def _note(document: Document, errors: Iterable[ErrorDetails]) -> set[KeyPath]:
 def _what(path: KeyPath, value: object, error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    if error["type"] == "finite_number":
+    if isinstance(value, float) and not math.isfinite(value):
         return f"must be finite, got {quoted(value)}"
     return f"must be {legal_at(path)}, got {quoted(value)}{_hint(path, value)}"
 
