@@ -171,7 +171,8 @@ def _between_processes(streams: Sequence[Sequence[float]]) -> tuple[float, float
     """Median, low and high of the t-interval over the logarithms of the processes' medians."""
     medians = np.array([np.median(_positive(stream)) for stream in streams])
     median = float(np.median(medians))
-    step = max(resolution(stream) for stream in streams) / median
+    # A lone sample shows no step.
+    step = max((resolution(stream) for stream in streams if len(stream) > 1), default=0.0) / median
     half = max(_half_width_of_mean(np.log(medians)), step)
     # The t-interval lies around the mean of the logarithms, which is not quite the median of three or five.
     centre = float(np.exp(np.log(medians).mean()))

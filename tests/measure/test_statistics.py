@@ -142,6 +142,11 @@ def test_several_processes_are_judged_by_their_spread() -> None:
     assert math.log(found.low) == pytest.approx(-half, rel=1e-4)
 
 
+def test_processes_with_one_long_sample_each_are_judged_by_their_spread_too() -> None:
+    found = estimate(timing(*(sampling(math.exp(value)) for value in (0.1, -0.1, 0.0))))
+    assert math.log(found.high) == pytest.approx(T95[2] * 0.1 / math.sqrt(3), rel=1e-4)
+
+
 def test_samples_are_never_pooled_across_processes() -> None:
     """A process with a thousand samples weighs as much as one with four."""
     many, few = steady(1.0, 1000), steady(2.0, 4)
