@@ -11,7 +11,7 @@ from typing import Any
 from opbench.cases import Case, Nchw
 from opbench.suite.document import Document
 from opbench.suite.faults import KeyPath
-from opbench.suite.schema import Axes, SuiteFile
+from opbench.suite.schema import Axes, Pixels, SuiteFile
 
 PARTS = ("batch", "channels", "resolution")
 """Keys that together give an input size in place of a shape."""
@@ -99,7 +99,7 @@ def facts(case: Case) -> dict[str, Any]:
         "shape": case.shape,
         "batch": case.shape.batch,
         "channels": case.shape.channels,
-        "resolution": (case.shape.height, case.shape.width),
+        "resolution": Pixels(case.shape.height, case.shape.width),
         "dtype": case.dtype,
         "memory_format": case.memory_format,
         "pass": case.pass_,

@@ -57,7 +57,7 @@ def load(
     document = read(path)
     override(document, overrides)
     file = validate(document)
-    folders = tuple(path.parent / folder for folder in file.operators)
+    folders = tuple(path.parent / Path(folder).expanduser() for folder in file.operators)
     registry, all_found = _registry(document, folders, discover)
     catalogue = Catalogue(registry.names, inspect(registry))
     spans = blocks(document, file)

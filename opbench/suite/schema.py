@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
@@ -17,6 +17,16 @@ ALL = "all"
 Text = Annotated[str, Field(min_length=1)]
 
 
+class Pixels(NamedTuple):
+    """Height and width of a feature map."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
 def _shape(value: object) -> Nchw:
     if not isinstance(value, str):
         raise ValueError(f"must be batch x channels x height x width, as in 32x64x56x56, got {quoted(value)}")
@@ -29,18 +39,18 @@ def _shape(value: object) -> Nchw:
     return shape
 
 
-def _resolution(value: object) -> tuple[int, int]:
+def _resolution(value: object) -> Pixels:
     sides = value.lower().split("x") if isinstance(value, str) else [str(value)] * 2
     if isinstance(value, bool) or len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise ValueError(f"must be an integer ≥ 1, or height x width as in 56x48, got {quoted(value)}")
-    return int(sides[0]), int(sides[1])
+    return Pixels(int(sides[0]), int(sides[1]))
 
 
 Shape = Annotated[
     Nchw, PlainValidator(_shape), WithJsonSchema({"type": "string", "pattern": "^[0-9]+([x×][0-9]+){3}$"})
 ]
 Resolution = Annotated[
-    tuple[int, int],
+    Pixels,
     PlainValidator(_resolution),
     WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9]+x[0-9]+$"}),
 ]

@@ -34,7 +34,7 @@ def _missing(document: Document, block: Block) -> None:
         # What is written but faulty is not missing.
         if any(document.faulty((*level, name)) for level in levels for name in related):
             continue
-        if block.path[2:] and len(document.get((*block.path[:2], key)) or ()) > 1:
+        if block.path[2:] and isinstance(document.get((*block.path[:2], key)), list):
             document.fault(block.path, f"missing key {key!r}: the entry has several; name those to include")
         elif key == "shape":
             document.fault(block.path, "missing key 'shape' (or 'batch', 'channels' and 'resolution')")

@@ -195,6 +195,11 @@ def test_settings_say_what_is_legal(bench: Bench, extra: str, what: str) -> None
             "did you mean 'params.sigma'?",
         ),
         (
+            "{operator: blur, shape: 1x4x8x8, exclude: [§{resolution: 9x7}]}",
+            "cases[0].exclude[0]: excludes nothing: no combination has these values, none has resolution 9x7; "
+            "there are '8x8'",
+        ),
+        (
             "{operator: blur, shape: 1x4x8x8, exclude: [{§include: []}]}",
             "cases[0].exclude[0]: unknown key 'include'; there are 'operator', 'implementation', 'shape', 'batch', "
             "'channels', 'resolution', 'params', 'dtype', 'memory_format', 'pass', 'scope'",
