@@ -52,19 +52,19 @@ class Environment:
     """Logical cores this process may run on."""
     capability: str
     """Vector instructions torch uses: 'AVX512', …"""
-    caches: Mapping[str, int]
+    caches: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the caches above the first core, by name: 'L1 data', 'L2', 'L3'."""
     memory_bytes: int
-    clock_mhz: float | None
+    clock_mhz: float | None = None
     """Current clock of the first core; None where the system does not say."""
     governor: str | None
     """Frequency policy of the first core; None where the system does not say, as in most virtual machines."""
     smt: bool | None
     load: float
     """One-minute load average."""
-    pressure: float | None
+    pressure: float | None = None
     """Share of the last ten seconds in which some task waited for a processor; None where the kernel does not tell."""
-    noise: str | None
+    noise: str | None = None
     """What would spoil a measurement now, in words; None for a quiet machine."""
     driver: str | None
     gpus: tuple[Gpu, ...] = ()
