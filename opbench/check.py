@@ -115,14 +115,17 @@ def compare(
     if actual.dtype != dtype:
         where = f"{_name(actual.dtype)} instead of {_name(dtype)}"
         return Comparison(quantity=quantity, error=math.nan, budget=0.0, where=where)
-    slack, ceiling = rounding(dtype)
-    errors = _errors(actual, truth, scale)
-    losses = _errors(own, truth, scale)
-    budgets = [min(ALLOWANCE * loss + slack, ceiling) if math.isfinite(loss) else ceiling for loss in losses[:2]]
+    magnitude = _magnitude(truth, scale)
+    norm = float(truth.norm())
+    *errors, where = _errors(actual, truth, magnitude)
+    *losses, _ = _errors(own, truth, magnitude)
+    # The norm of the error is relative to the result, the worst element to the terms of its sum.
+    cancellations = (float(magnitude.norm()) / norm if norm else 1.0, 1.0)
+    budgets = [_budget(*pair, dtype) for pair in zip(losses, cancellations, strict=True)]
     error, budget = max(
-        zip(errors[:2], budgets, strict=True), key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0] / pair[1]
+        zip(errors, budgets, strict=True), key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0] / pair[1]
     )
-    return Comparison(quantity=quantity, error=error, budget=budget, where=errors[2])
+    return Comparison(quantity=quantity, error=error, budget=budget, where=where)
 
 
 def agree(quantity: str, actual: Tensor, expected: Tensor) -> Comparison:
@@ -132,15 +135,17 @@ def agree(quantity: str, actual: Tensor, expected: Tensor) -> Comparison:
     return compare(quantity, actual, wide, unknown_loss, wide.abs(), expected.dtype)
 
 
-def rounding(dtype: torch.dtype) -> tuple[float, float]:
+def rounding(dtype: torch.dtype, cancellation: float = 1.0) -> tuple[float, float]:
     """Return the slack every result is given and the ceiling no budget exceeds, as relative errors.
 
-    The slack is one rounding of the result and a few of a float32 (or wider) accumulator summed in another order.
-    The ceiling keeps a copy rounded to bfloat16 out of float32, and a missing row out of every dtype.
+    The slack is one rounding of the result, a few of a float32 (or wider) accumulator, and one more of the terms of a
+    sum, which together are `cancellation` times larger than the result: a plain loop over n terms of either sign loses
+    about √n / 5 roundings, and cancels 3 √n / 5 fold. The ceiling keeps a copy rounded to TF32 or bfloat16 out of
+    float32, and a missing row out of every dtype.
     """
     result = torch.finfo(dtype).eps
     accumulator = min(result, torch.finfo(torch.float32).eps)
-    return result + 8 * accumulator, 4 * result + 256 * accumulator
+    return result + (8 + cancellation) * accumulator, 4 * result + 1024 * accumulator
 
 
 def shared_inputs(core: Core, calls: list[tuple[Any, tuple[Tensor, ...]]]) -> Core:
@@ -188,7 +193,19 @@ def poisoned_memory() -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _errors(actual: Tensor, truth: Tensor, scale: Tensor) -> tuple[float, float, str]:
+def _budget(loss: float, cancellation: float, dtype: torch.dtype) -> float:
+    slack, ceiling = rounding(dtype, cancellation)
+    return min(ALLOWANCE * loss + slack, ceiling) if math.isfinite(loss) else ceiling
+
+
+def _magnitude(truth: Tensor, scale: Tensor) -> Tensor:
+    """What each element's error is relative to: the terms of its sum, and never less than the typical element."""
+    root_mean_square = float(truth.norm()) / math.sqrt(max(truth.numel(), 1))
+    # Where gradients subtract, as a softmax's do, the run on absolute values may cancel more than the run itself.
+    return scale.abs().maximum(truth.abs()).clamp(min=root_mean_square)
+
+
+def _errors(actual: Tensor, truth: Tensor, magnitude: Tensor) -> tuple[float, float, str]:
     """Relative L2 error, scaled error of the worst element, and where that is."""
     if truth.numel() == 0:
         return 0.0, 0.0, "empty"
@@ -196,12 +213,9 @@ def _errors(actual: Tensor, truth: Tensor, scale: Tensor) -> tuple[float, float,
     if not bool(difference.isfinite().all()):
         return math.nan, math.nan, _index(~difference.isfinite()) + " is not finite"
     norm = float(truth.norm())
-    root_mean_square = norm / math.sqrt(truth.numel())
     if norm == 0:
         exact = float(difference.abs().max()) == 0
         return (0.0 if exact else math.inf,) * 2 + (_index(difference.abs()),)
-    # Where gradients subtract, as a softmax's do, the run on absolute values may cancel more than the run itself.
-    magnitude = scale.abs().maximum(truth.abs()).clamp(min=root_mean_square)
     scaled = difference.abs() / magnitude
     return float(difference.norm()) / norm, float(scaled.max()), _index(scaled)
 

@@ -86,6 +86,12 @@ def rounded_to_bfloat16(values: Tensor) -> Tensor:
     return values.bfloat16().to(values.dtype)
 
 
+def rounded_to_tf32(values: Tensor) -> Tensor:
+    """Ten bits behind the point, by adding and subtracting what pushes the other thirteen out of a float32."""
+    large = values.float() * (2**13 + 1)
+    return (large - (large - values.float())).to(values.dtype)
+
+
 def rounded_to_float32(values: Tensor) -> Tensor:
     return values.float().to(values.dtype)
 
@@ -103,10 +109,12 @@ CONTROLS: tuple[Control, ...] = (
     with_nan,
     with_infinity,
     rounded_to_bfloat16,
+    rounded_to_tf32,
     rounded_to_float32,
 )
 APPLIES_IN: dict[Control, tuple[torch.dtype, ...]] = {
     rounded_to_bfloat16: (torch.float64, torch.float32),
+    rounded_to_tf32: (torch.float64, torch.float32),
     rounded_to_float32: (torch.float64,),
 }
 
