@@ -35,7 +35,7 @@ def ratio(value: float) -> str:
 
 
 def seconds_interval(middle: float, low: float, high: float) -> tuple[str, str]:
-    """A time and its interval in one unit: ('1.231 ms', '[1.228, 1.235] ms')."""
+    """A time and its interval in one unit: ('1.23 ms', '[1.20, 1.27] ms')."""
     factor, unit = _step(middle, _SECONDS)
     value, interval = _interval(middle / factor, low / factor, high / factor)
     return f"{value} {unit}", f"{interval} {unit}"
@@ -73,11 +73,14 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def _interval(middle: float, low: float, high: float) -> tuple[str, str]:
-    """Three digits of the value, more where the interval is so narrow that its ends would look alike, at most five."""
+    """Three digits of the value, or as many as tell it from the ends of its interval, at most five."""
     if not all(map(math.isfinite, (middle, low, high))):
         return significant(middle), f"[{significant(low)}, {significant(high)}]".replace("inf", "∞")
-    decimals = max(_decimals(middle, 3), min(_decimals(high - low, 1), _decimals(middle, 5)))
-    return f"{middle:.{decimals}f}", f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+    for decimals in range(_decimals(middle, 3), _decimals(middle, 5) + 1):
+        texts = [f"{number:.{decimals}f}" for number in (middle, low, high)]
+        if len(set(texts)) == len({middle, low, high}):
+            break
+    return texts[0], f"[{texts[1]}, {texts[2]}]"
 
 
 def _decimals(value: float, digits: int) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from opbench import units
 from opbench.report import keys
-from opbench.report.columns import name
+from opbench.report.columns import differing_params, name
 from opbench.report.plain import plain
 from opbench.report.rows import Row
 from opbench.report.words import status_in_words
@@ -24,13 +24,24 @@ class _Finding(NamedTuple):
     text: str
 
 
+class _Words(NamedTuple):
+    """How the sentence calls the two extremes."""
+
+    least: str
+    most: str
+    relative_to: str = ""
+
+
+_TIMES = _Words("the fastest", "the slowest")
+
+
 def answer(rows: Sequence[Row], baseline: str | None, missing: int) -> str:
     """Say which operator is fastest and which slowest, with intervals, and what could not be measured."""
     finding = (
         (_relative(rows, baseline) if baseline else "")
-        or _at_one_shape(rows, _latency, ("scope", "pass", "policy"), ("the fastest", "the slowest"))
-        or _at_one_shape(rows, _forward_peak, ("scope", "pass"), ("the least forward memory", "the most"))
-        or _at_one_shape(rows, _dense_macs, ("scope", "pass"), ("the fewest dense MACs", "the most"))
+        or _at_one_shape(rows, _latency, ("scope", "pass", "policy"), _TIMES)
+        or _at_one_shape(rows, _forward_peak, ("scope", "pass"), _Words("the least forward memory", "the most"))
+        or _at_one_shape(rows, _dense_macs, ("scope", "pass"), _Words("the fewest dense MACs", "the most"))
         or "Nothing was measured"
     )
     return "; ".join([finding, *_shortfall(rows, missing)]) + "."
@@ -39,12 +50,12 @@ def answer(rows: Sequence[Row], baseline: str | None, missing: int) -> str:
 def _relative(rows: Sequence[Row], baseline: str) -> str:
     """The least and the greatest ratio to the baseline, over all shapes."""
     fixed = ("scope", "pass", "policy")
-    words = (f"relative to {plain(baseline)}, the fastest", "the slowest")
+    words = _TIMES._replace(relative_to=f"relative to {plain(baseline)}, ")
     return _sentence(_headline(map(_ratio, rows), fixed), fixed, words)
 
 
 def _at_one_shape(
-    rows: Sequence[Row], read: Callable[[Row], _Finding | None], fixed: Sequence[str], words: tuple[str, str]
+    rows: Sequence[Row], read: Callable[[Row], _Finding | None], fixed: Sequence[str], words: _Words
 ) -> str:
     """The least and the most of a quantity, at the shape where most rows have it."""
     found = _headline(map(read, rows), fixed)
@@ -60,28 +71,36 @@ def _headline(findings: Iterable[_Finding | None], fixed: Sequence[str]) -> list
     return [each for each in forward if keys.values(each.row, fixed) == keys.values(forward[0].row, fixed)]
 
 
-def _sentence(found: Sequence[_Finding], fixed: Sequence[str], words: tuple[str, str]) -> str:
+def _sentence(found: Sequence[_Finding], fixed: Sequence[str], words: _Words) -> str:
     """'Layer, forward, cold cache, …: the fastest is involution at 1.23 ms [1.20, 1.26], the slowest …'."""
     if not found:
         return ""
     least, most = min(found, key=lambda each: each.value), max(found, key=lambda each: each.value)
-    setting = keys.title(fixed, keys.values(least.row, fixed))
     where = _where([each.row for each in found])
-    sentence = f"{setting}: {words[0]} is {name(least.row)} at {least.text}{where(least.row)}"
-    if most is not least:
-        sentence += f", {words[1]} {name(most.row)} at {most.text}{where(most.row)}"
-        sentence += "" if least.high < most.low else ", but their intervals overlap"
-    return sentence[0].upper() + sentence[1:]
+    head = f"{keys.title(fixed, keys.values(least.row, fixed))}: {words.relative_to}"
+    head = head[0].upper() + head[1:]
+    if len({each.row.record.name for each in found}) == 1:
+        # Along a scan, one operator has several values and none of them is the fastest.
+        values = dict.fromkeys(f"{each.text}{where(each.row)}" for each in (least, most))
+        return f"{head}{name(least.row)} is at {' to '.join(values)}"
+    overlap = "" if least.high < most.low else ", but their intervals overlap"
+    return (
+        f"{head}{words.least} is {name(least.row)} at {least.text}{where(least.row)}, "
+        f"{words.most} {name(most.row)} at {most.text}{where(most.row)}{overlap}"
+    )
 
 
 def _where(rows: Sequence[Row]) -> Callable[[Row], str]:
-    """How to tell where a row is: by the coordinates that are not the same for all."""
+    """How to tell a row from the others: by what is not the same for all, and from its like by its parameters."""
     varying = [key for key in keys.COMPARABLE if len(keys.distinct(rows, key)) > 1 and key != "policy"]
 
-    def place(row: Row) -> str:
-        return f" ({keys.title(varying, keys.values(row, varying))})" if varying else ""
+    def where(row: Row) -> str:
+        alike = [each for each in rows if each.record.name == row.record.name]
+        params = differing_params(alike)[alike.index(row)]
+        place = keys.title(varying, keys.values(row, varying)) if varying else ""
+        return f" ({'; '.join(filter(None, [place, params]))})" if place or params else ""
 
-    return place
+    return where
 
 
 def _ratio(row: Row) -> _Finding | None:

@@ -40,7 +40,7 @@ def _of(number: int, records: Sequence[object]) -> str:
 def appendix(run: Run, rows: Sequence[Row]) -> tuple[Block, ...]:
     """The blocks below the legend; one without lines is left out."""
     blocks = (
-        Block(title="Not measured", lines=_not_measured(run.records), essential=True),
+        Block(title="Not measured", lines=_not_measured(run.records)),
         Block(title="Parameters", lines=_parameters(rows)),
         Block(title="Counters", lines=_counters(run.records)),
         Block(title="Machine", lines=_machine(run.header.environment, run.header.measure)),

@@ -97,11 +97,11 @@ def _params(rows: Sequence[Row]) -> _Kind:
 def _counts(rows: Sequence[Row]) -> list[_Kind]:
     padded = any(counts and counts.macs_in_bounds not in (None, counts.macs_dense) for counts in map(_counts_of, rows))
     return [
-        _Kind(_number("parameters", "parameters", rank=6), _parameters),
-        _Kind(_number("macs", "MACs, dense", rank=4), dense_macs),
-        _Kind(_number("flops", "FLOPs = 2 × MACs", rank=9), lambda row: dense_macs(row, times=2)),
-        *([_Kind(_number("macs_in_bounds", "MACs, in bounds", rank=10), _macs_in_bounds)] if padded else []),
-        _Kind(_number("intensity", "FLOP/byte", rank=11), _intensity),
+        _Kind(_number("parameters", "parameters", rank=7), _parameters),
+        _Kind(_number("macs", "MACs, dense", rank=5), dense_macs),
+        _Kind(_number("flops", "FLOPs = 2 × MACs", rank=10), lambda row: dense_macs(row, times=2)),
+        *([_Kind(_number("macs_in_bounds", "MACs, in bounds", rank=11), _macs_in_bounds)] if padded else []),
+        _Kind(_number("intensity", "FLOP/byte", rank=12), _intensity),
     ]
 
 
@@ -148,14 +148,14 @@ def _uncounted(counts: Counts) -> str:
 def _times(baseline: str | None) -> list[_Kind]:
     times = [
         _Kind(_number("latency", "latency", rank=1), _latency),
-        _Kind(_number("latency_interval", "95 % interval", rank=5), _latency_interval),
+        _Kind(_number("latency_interval", "95 % interval", rank=4), _latency_interval),
     ]
     if baseline is None:
         return times
     return [
         *times,
         _Kind(_number("ratio", f"÷ {plain(baseline, NAME_LIMIT)}", rank=2), _ratio),
-        _Kind(_number("ratio_interval", "95 % interval", rank=5), _ratio_interval),
+        _Kind(_number("ratio_interval", "95 % interval", rank=9), _ratio_interval),
     ]
 
 
@@ -196,9 +196,9 @@ class Reading(NamedTuple):
 
 
 READINGS = (
-    Reading("forward_peak", "forward peak", 7, lambda memory: memory.forward_peak_bytes),
-    Reading("saved", "saved for backward", 7, lambda memory: memory.saved_bytes),
-    Reading("backward_peak", "backward peak", 8, lambda memory: memory.backward_peak_bytes),
+    Reading("forward_peak", "forward peak", 6, lambda memory: memory.forward_peak_bytes),
+    Reading("saved", "saved for backward", 8, lambda memory: memory.saved_bytes),
+    Reading("backward_peak", "backward peak", 9, lambda memory: memory.backward_peak_bytes),
 )
 
 

@@ -75,7 +75,8 @@ def text(key: str, value: Hashable) -> str:
 
 def title(keys: Sequence[str], values: Sequence[Hashable]) -> str:
     """What the rows of a group share: 'layer, forward, 8x64x56x56, float32, contiguous, cold cache, …'."""
-    return ", ".join(text(key, value) for key, value in zip(keys, values, strict=True) if value is not None)
+    texts = [text(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+    return ", ".join(texts) or "all rows"
 
 
 def grouped(rows: Iterable[Row], keys: Sequence[str]) -> dict[tuple[Hashable, ...], list[Row]]:

@@ -48,8 +48,6 @@ class Block:
 
     title: str
     lines: tuple[str, ...]
-    essential: bool = False
-    """Whether even a short report shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)

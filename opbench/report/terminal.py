@@ -15,11 +15,12 @@ from opbench.report.model import Cell, Section, Table, View
 FOLDED_WIDTH = 24
 """Names may be folded to this width before a column is left out."""
 _BETWEEN = 2
+"""Cells between two columns, one of them the box's."""
 _UNBOUNDED = 100_000
 
 
 def show(view: View, console: Console, *, everything: bool = False) -> None:
-    """Print the tables, and what could not be measured; `everything` adds legend, parameters, counters and machine.
+    """Print the answer and the tables; `everything` adds what explains them: legend, parameters, counters, machine.
 
     A file or a pipe gets the width that the tables need. All text is `Text`, so that no markup in it is obeyed.
     """
@@ -29,8 +30,8 @@ def show(view: View, console: Console, *, everything: bool = False) -> None:
     for section in view.sections:
         for part in _section(section, width, everything):
             console.print(_Wide(part, width), crop=False)
-    closing = f"Made by {view.command}" + ("" if everything else "; --format markdown tells what the numbers mean.")
-    console.print(_Wide(Text(closing, style="dim"), width), crop=False)
+    again = f"Made by {view.command}" if everything else f"What it all means: {view.command} --format markdown"
+    console.print(_Wide(Text(again, style="dim"), width), crop=False)
 
 
 class _Wide:
@@ -50,10 +51,9 @@ def _section(section: Section, width: int, everything: bool) -> Iterator[Rendera
     yield from (Text(f"! {alert}", style="yellow") for alert in section.alerts)
     for table in section.tables:
         yield from _table(table, width)
-    for block in section.blocks:
-        if block.essential or everything:
-            yield Text(f"\n{block.title}", style="bold")
-            yield from (Text(f"- {line}") for line in block.lines)
+    for block in section.blocks if everything else ():
+        yield Text(f"\n{block.title}", style="bold")
+        yield from (Text(f"- {line}") for line in block.lines)
 
 
 def _table(table: Table, width: int) -> Iterator[RenderableType]:
@@ -64,17 +64,26 @@ def _table(table: Table, width: int) -> Iterator[RenderableType]:
     if notes_below:
         kept = [index for index in kept if index != notes]
     left_out = []
-    while _least_width(table, kept) > width and (lesser := [index for index in kept if table.columns[index].rank]):
-        left_out.append(max(lesser, key=lambda index: table.columns[index].rank))
-        kept.remove(left_out[-1])
+    while _least_width(table, kept) > width and (lesser := _lesser(table, kept)):
+        left_out.append(lesser[0])
+        kept.remove(lesser[0])
     for part in _side_by_side(table, kept, width):
         yield _grid(table, part, width)
-    yield from (Text(f"{mark} {text}") for mark, text in table.footnotes)
+    marks = {mark for row in table.rows for index in kept for mark in row[index].mark.split()}
+    yield from (Text(f"{mark} {text}") for mark, text in table.footnotes if mark in marks)
     if notes_below and notes is not None:
         yield from (Text(f"{_label(table, row)}: {row[notes].text}") for row in table.rows if row[notes].text)
     if left_out:
-        names = ", ".join(table.columns[index].title for index in sorted(left_out))
+        names = "; ".join(dict.fromkeys(table.columns[index].title for index in sorted(left_out)))
         yield Text(f"Too narrow for: {names}", style="dim")
+
+
+def _lesser(table: Table, kept: Sequence[int]) -> list[int]:
+    """The columns that may be left out, the first to go first; the most important number is not among them."""
+    lesser = sorted(
+        (index for index in kept if table.columns[index].rank), key=lambda index: -table.columns[index].rank
+    )
+    return lesser if len(lesser) > 1 else []
 
 
 def _side_by_side(table: Table, kept: Sequence[int], width: int) -> list[list[int]]:
@@ -88,7 +97,7 @@ def _side_by_side(table: Table, kept: Sequence[int], width: int) -> list[list[in
 
 
 def _grid(table: Table, kept: Sequence[int], width: int) -> RenderableType:
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, _BETWEEN, 0, 0), pad_edge=False, show_edge=False)
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, _BETWEEN - 1, 0, 0), pad_edge=False, show_edge=False)
     for index, column_width in zip(kept, _widths(table, kept, width), strict=True):
         column = table.columns[index]
         title = Text(column.title)

@@ -34,9 +34,9 @@ def outcome_in_words(outcome: Outcome, limit: int | None = REASON_LIMIT) -> str:
         case Wrong():
             return f"wrong: {plain(_fault(outcome), limit)}"
         case Skipped():
-            return f"skipped: {plain(outcome.reason, limit)}"
+            return f"skipped: {_said(outcome.reason, limit)}"
         case Failed():
-            return f"{_FAILURES[outcome.status]}: {plain(outcome.reason, limit)}"
+            return f"{_FAILURES[outcome.status]}: {_said(outcome.reason, limit)}"
 
 
 def status_in_words(record: Record) -> str:
@@ -47,6 +47,10 @@ def status_in_words(record: Record) -> str:
 def setting(text: str) -> str:
     """A name from the data format as a reader would write it: 'channels_last' -> 'channels last'."""
     return text.replace("_", " ")
+
+
+def _said(reason: str, limit: int | None) -> str:
+    return plain(reason, limit) or "no reason given"
 
 
 def _fault(outcome: Wrong) -> str:

@@ -1,0 +1,42 @@
+"""The whole report of two made-up runs, as text. OPBENCH_UPDATE_GOLDEN=1 writes the files anew; read the difference."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from opbench import report
+from opbench.store import Run
+from tests.report import made_up
+
+GOLDEN = Path(__file__).parent / "golden"
+RUNS = {"comparison": made_up.comparison(), "scan": made_up.scan()}
+
+
+def on_terminal(view: report.View, width: int) -> str:
+    screen = io.StringIO()
+    report.show(view, Console(file=screen, width=width, force_terminal=True, color_system=None))
+    return screen.getvalue()
+
+
+FORMATS: dict[str, Callable[[report.View], str]] = {
+    "md": report.markdown,
+    "csv": report.csv_text,
+    "json": report.json_text,
+    "80.txt": lambda view: on_terminal(view, 80),
+    "160.txt": lambda view: on_terminal(view, 160),
+}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_report_reads_as_it_did(run: Run, suffix: str, request: pytest.FixtureRequest) -> None:
+    name = "comparison" if run is RUNS["comparison"] else "scan"
+    path = GOLDEN / f"{name}.{suffix}"
+    text = FORMATS[suffix](report.view([run]))
+    if "OPBENCH_UPDATE_GOLDEN" in os.environ:
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")

@@ -1,0 +1,101 @@
+"""Numbers for people, at the places where rounding changes the unit or the number of digits."""
+
+import math
+
+import pytest
+
+from opbench import units
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 ns"),
+        (1.234e-9, "1.23 ns"),
+        (999.4e-6, "999 µs"),
+        (999.9e-6, "1.00 ms"),
+        (0.00123, "1.23 ms"),
+        (12.34, "12.3 s"),
+        (1234.5, "1234 s"),
+        (math.inf, "inf"),
+    ],
+)
+def test_seconds(value: float, text: str) -> None:
+    assert units.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (1536, "1.50 KiB"),
+        (1 << 20, "1.00 MiB"),
+        (3 << 40, "3.00 TiB"),
+    ],
+)
+def test_bytes(value: int, text: str) -> None:
+    assert units.bytes_(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00 k"),
+        (36864, "36.9 k"),
+        (999_999, "1.00 M"),
+        (9_834_496, "9.83 M"),
+        (3e12, "3.00 T"),
+    ],
+)
+def test_counts(value: float, text: str) -> None:
+    assert units.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("three", "texts"),
+    [
+        ((1.2e-3, 1.1e-3, 2e-3), ("1.20 ms", "[1.10, 2.00] ms")),
+        ((1.2341e-3, 1.2282e-3, 1.2402e-3), ("1.234 ms", "[1.228, 1.240] ms")),
+        ((2e-3, 1.999999e-3, 2.000001e-3), ("2.0000 ms", "[2.0000, 2.0000] ms")),
+        ((999.9e-6, 990e-6, 1010e-6), ("1.000 ms", "[0.990, 1.010] ms")),
+        ((1e-3, 0.0, math.inf), ("1.00 ms", "[0, ∞] ms")),
+        ((5e-7, 5e-7, 5e-7), ("500 ns", "[500, 500] ns")),
+    ],
+)
+def test_a_time_and_its_interval_share_a_unit_and_differ_where_they_can(
+    three: tuple[float, float, float], texts: tuple[str, str]
+) -> None:
+    assert units.seconds_interval(*three) == texts
+
+
+def test_ratios_percentages_and_errors() -> None:
+    assert units.ratio_interval(1.4142, 1.38, 1.44) == ("1.41×", "[1.38, 1.44]")
+    assert units.ratio(0.5) == "0.500×"
+    assert units.percent(0.0123) == "1.2 %"
+    assert units.percent(0.5) == "50 %"
+    assert units.scientific(0.031) == "3.1e-2"
+    assert units.scientific(1.2e-6) == "1.2e-6"
+    assert units.scientific(math.inf) == "inf"
+
+
+def test_durations() -> None:
+    assert [units.duration(seconds) for seconds in (42, 59.6, 200, 7500)] == [
+        "42 s",
+        "1 min 00 s",
+        "3 min 20 s",
+        "2 h 05 min",
+    ]
+
+
+def test_significant_digits_survive_rounding_up() -> None:
+    assert [units.significant(value) for value in (9.996, 0.98765, 1234.5, 0.0, -0.0312)] == [
+        "10.0",
+        "0.988",
+        "1234",
+        "0",
+        "-0.0312",
+    ]
