@@ -76,6 +76,9 @@ def _interval(middle: float, low: float, high: float) -> tuple[str, str]:
     """Three digits of the value, or as many as tell it from the ends of its interval, at most five."""
     if not all(map(math.isfinite, (middle, low, high))):
         return significant(middle), f"[{significant(low)}, {significant(high)}]".replace("inf", "∞")
+    if high > 2 * low:
+        # Ends so far apart have digits of their own: [0.0023, 1820] and not [0.00, 1820.00].
+        return significant(middle), f"[{significant(low, 2)}, {significant(high, 2)}]"
     for decimals in range(_decimals(middle, 3), _decimals(middle, 5) + 1):
         texts = [f"{number:.{decimals}f}" for number in (middle, low, high)]
         if len(set(texts)) == len({middle, low, high}):

@@ -11,7 +11,7 @@ from opbench.report import keys
 from opbench.report.columns import differing_params, name
 from opbench.report.plain import plain
 from opbench.report.rows import Row
-from opbench.report.words import status_in_words
+from opbench.report.words import DOUBTFUL_TIME, status_in_words
 
 
 class _Finding(NamedTuple):
@@ -107,14 +107,19 @@ def _ratio(row: Row) -> _Finding | None:
     if row.ratio is None:
         return None
     value, interval = units.ratio_interval(row.ratio.value, row.ratio.low, row.ratio.high)
-    return _Finding(row, row.ratio.low, row.ratio.value, row.ratio.high, f"{value} {interval}")
+    return _Finding(row, row.ratio.low, row.ratio.value, row.ratio.high, f"{value} {interval}{_doubts(row)}")
 
 
 def _latency(row: Row) -> _Finding | None:
     if row.latency is None:
         return None
     value, interval = units.seconds_interval(row.latency.median, row.latency.low, row.latency.high)
-    return _Finding(row, row.latency.low, row.latency.median, row.latency.high, f"{value} {interval}")
+    return _Finding(row, row.latency.low, row.latency.median, row.latency.high, f"{value} {interval}{_doubts(row)}")
+
+
+def _doubts(row: Row) -> str:
+    doubts = [flag for flag in (row.measured.flags if row.measured else ()) if flag in DOUBTFUL_TIME]
+    return f" ({', '.join(doubts)})" if doubts else ""
 
 
 def _forward_peak(row: Row) -> _Finding | None:

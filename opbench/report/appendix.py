@@ -117,9 +117,10 @@ def _machine(environment: Environment, measure: Measure) -> tuple[str, ...]:
 
 def _noise(environment: Environment, measure: Measure) -> str:
     pressure = environment.pressure
-    waiting = "" if pressure is None else f", {units.percent(pressure)} of the time some task waited for a processor"
+    waiting = "" if pressure is None else f", {units.percent(pressure)} of the time a task waited for a processor"
+    state = "quiet" if environment.noise is None else "others used the machine"
     asked = "noise was allowed" if measure.allow_noisy else "noise was not allowed"
-    return f"{environment.noise or 'quiet'} at the start (load {environment.load:.2f}{waiting}); {asked}"
+    return f"{state} at the start (load {environment.load:.2f}{waiting}); {asked}"
 
 
 def _clocks(gpu: Gpu) -> str:

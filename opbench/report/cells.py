@@ -35,6 +35,11 @@ class Draft:
         """A lower bound: it can lose a contest, but never win one."""
         return cls(f"≥ {text}", (value, math.inf), footnotes)
 
+    @classmethod
+    def unknown(cls) -> Draft:
+        """A value that exists but is not known: nobody wins against it."""
+        return cls(bounds=_UNKNOWN)
+
     @property
     def says_something(self) -> bool:
         """Whether the cell is more than the absence of a value."""

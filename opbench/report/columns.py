@@ -72,7 +72,10 @@ def ratio_text(ratio: Ratio) -> str:
 
 
 def _in_contest(draft: Draft, row: Row, comparable: bool) -> Draft:
-    return draft if comparable and row.measured else draft.out_of_contest()
+    if not (comparable and row.measured):
+        return draft.out_of_contest()
+    # What is not known of a measured row might be the least.
+    return Draft.unknown() if draft == Draft() else draft
 
 
 def _operator() -> _Kind:

@@ -43,7 +43,7 @@ def check_keys(keys: Iterable[str], rows: Iterable[Row]) -> None:
     known = [*_KEYS, *sorted({name for row in rows for name in row.params} - NAMES)]
     for key in keys:
         if key not in known:
-            raise OpbenchError(f"cannot group by {key!r}{did_you_mean(key, known)}; one can by {', '.join(known)}")
+            raise OpbenchError(f"cannot group by {key!r}{did_you_mean(key, known)}")
 
 
 def value(row: Row, key: str) -> Hashable:

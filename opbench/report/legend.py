@@ -78,7 +78,7 @@ def _timing(rows: Sequence[Row], measure: Measure) -> Iterator[str]:
     yield from (f"The 95 % interval is {_INTERVAL[method]}." for method in dict.fromkeys(time.method for time in times))
     yield (
         f"A process stops sampling at an interval of ±{units.percent(measure.precision)}, "
-        f"after {units.duration(measure.max_seconds)} or {measure.max_samples} samples."
+        f"after {units.seconds(measure.max_seconds)} or {measure.max_samples} samples."
     )
     policies = list(dict.fromkeys(time.policy for time in times))
     explained = [*(_CACHE[policy.cache] for policy in policies), *(_LAUNCH[policy.launch] for policy in policies)]

@@ -38,6 +38,12 @@ def test_says_when_the_order_is_not_certain() -> None:
     assert answer.endswith("but their intervals overlap.")
 
 
+def test_says_when_a_time_is_in_doubt() -> None:
+    noisy = Measured(timings=(timing(1e-3),), flags=("imprecise", "noisy"))
+    answer = section(run(record("a", noisy), record("b", timed(3e-3)))).answer
+    assert "the fastest is a at 1.000 ms [0.995, 1.005] ms (noisy), the slowest b at" in answer
+
+
 def test_prefers_the_forward_pass_and_the_first_policy() -> None:
     passes: tuple[tuple[Pass, float], ...] = (("training", 7.0), ("forward", 2.0))
     records = [

@@ -154,6 +154,14 @@ def test_a_wrong_operator_wins_nothing() -> None:
     assert bold(tables(run(wrong, *right))[0]) == {("right2", "macs"), ("right2", "flops")}
 
 
+def test_nobody_wins_against_an_unknown_number() -> None:
+    known = [record(f"known{macs}", counts=counts(macs, in_bounds=macs - 1)) for macs in (20, 30)]
+    unknown = record("unknown", counts=counts(5, parameters=7, unknown=("aten::mystery",)))
+    (table,) = tables(run(*known, unknown))
+    assert cells(table, "macs_in_bounds") == ["19", "29", "–"]
+    assert bold(table) == {("unknown", "parameters")}
+
+
 def test_each_table_holds_what_may_be_compared() -> None:
     titles = [table.title for table in tables(comparison())]
     assert titles == [
