@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
@@ -16,6 +17,8 @@ Scope = Literal["core", "layer"]
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 ITEM_BYTES: Mapping[Dtype, int] = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+_PLAIN_TEXT = re.compile(r"(?!(?:True|False|None)$)[A-Za-z]\w*|\d+x\d+")
 
 
 class Nchw(NamedTuple):
@@ -73,5 +76,9 @@ class Case:
 
     @property
     def params_text(self) -> str:
-        """'kernel_size=7,stride=2', sorted by name."""
-        return ",".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        """'kernel_size=7,stride=2', sorted by name; text is quoted where it would read as another value."""
+        return ",".join(f"{name}={_text(value)}" for name, value in sorted(self.params.items()))
+
+
+def _text(value: ParamValue) -> str:
+    return repr(value) if isinstance(value, str) and not _PLAIN_TEXT.fullmatch(value) else str(value)

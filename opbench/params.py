@@ -16,6 +16,7 @@ and every message, `opbench show` and the suite loader follow from it. Plain fie
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class ParamSpec:
         """Say what is wrong with the value, or None."""
         if any(_fits(value, member) and self._in_range(value) for member in _members(self.type)):
             return None
-        hint = did_you_mean(value, map(str, self.choices)) if isinstance(value, str) and self.choices else ""
+        words = [choice for choice in self.choices if isinstance(choice, str)]
+        hint = did_you_mean(value, words) if isinstance(value, str) else ""
         return f"{self.name} must be {self.legal}, got {value!r}{hint if 'did you mean' in hint else ''}"
 
     def _in_range(self, value: object) -> bool:
@@ -143,7 +145,7 @@ def _fits(value: object, member: Any) -> bool:
     if member is None or member is type(None):
         return value is None
     if member is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if member is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, member) if isinstance(member, type) else True

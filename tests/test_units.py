@@ -1,10 +1,15 @@
 """Numbers for people, at the places where rounding changes the unit or the number of digits."""
 
 import math
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from opbench import units
+
+properties = settings(derandomize=True, deadline=None, max_examples=200)
 
 
 @pytest.mark.parametrize(
@@ -100,3 +105,28 @@ def test_significant_digits_survive_rounding_up() -> None:
         "0",
         "-0.0312",
     ]
+
+
+FACTORS: dict[Callable[[float], str], dict[str, float]] = {
+    units.seconds: {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9},
+    units.bytes_: {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1},
+    units.count: {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1},
+}
+
+
+@given(st.floats(1e-8, 1e4), st.integers(0, 2**50), st.integers(0, 10**15))
+@properties
+def test_what_is_printed_reads_back_to_three_digits(seconds: float, size: int, count: int) -> None:
+    for write, value in ((units.seconds, seconds), (units.bytes_, size), (units.count, count)):
+        number, _, unit = write(value).partition(" ")
+        assert float(number) * FACTORS[write][unit] == pytest.approx(value, rel=0.5e-2)
+        assert "e" not in number
+
+
+@given(st.floats(1e-6, 1e6), st.integers(1, 6))
+@properties
+def test_significant_digits_are_as_many_as_asked(value: float, digits: int) -> None:
+    text = units.significant(value, digits)
+    assert float(text) == pytest.approx(value, rel=0.501 * 10 ** (1 - digits))
+    assert len(text.replace(".", "").lstrip("0")) >= digits
+    assert units.significant(-value, digits) == f"-{text}"
