@@ -36,9 +36,9 @@ class Draft:
         return cls(f"≥ {text}", (value, math.inf), footnotes)
 
     @classmethod
-    def unknown(cls) -> Draft:
+    def unknown(cls, *footnotes: str) -> Draft:
         """A value that exists but is not known: nobody wins against it."""
-        return cls(bounds=_UNKNOWN)
+        return cls(bounds=_UNKNOWN, footnotes=footnotes)
 
     @property
     def says_something(self) -> bool:

@@ -177,7 +177,7 @@ def _latency_interval(row: Row) -> Draft:
 
 def _ratio(row: Row) -> Draft:
     if row.no_ratio:
-        return Draft(footnotes=(plain(row.no_ratio),))
+        return Draft.unknown(plain(row.no_ratio))
     if row.is_baseline and row.latency:
         return latency_draft(row, "baseline")
     return Draft() if row.ratio is None else latency_draft(row, ratio_text(row.ratio))

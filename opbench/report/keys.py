@@ -8,6 +8,7 @@ from opbench.errors import OpbenchError, did_you_mean
 from opbench.report.plain import plain
 from opbench.report.rows import Row
 from opbench.report.words import NONE, setting
+from opbench.results import Record
 
 _KEYS: Mapping[str, Callable[[Row], Hashable]] = {
     "operator": lambda row: row.record.case.operator,
@@ -34,13 +35,14 @@ COMPARABLE = ("scope", "pass", "shape", "dtype", "memory_format", "policy")
 """What must be equal for two rows to be compared; by default a table has one value of each."""
 
 
-def check_keys(keys: Iterable[str], rows: Iterable[Row]) -> None:
+def check_keys(keys: Iterable[str], records: Iterable[Record]) -> None:
     """Accept the names of keys, a parameter's name being one.
 
     Raises:
-        OpbenchError: no row has such a key.
+        OpbenchError: no record has such a key.
     """
-    known = [*_KEYS, *sorted({name for row in rows for name in row.params} - NAMES)]
+    parameters = {name for record in records for name in (*record.case.params, *record.params)}
+    known = [*_KEYS, *sorted(parameters - NAMES)]
     for key in keys:
         if key not in known:
             raise OpbenchError(f"cannot group by {key!r}{did_you_mean(key, known)}")

@@ -44,7 +44,7 @@ def view(runs: Sequence[Run], options: Options = Options()) -> View:
     """
     if options.baseline is not None:
         _check_baseline(options.baseline, runs)
-    keys.check_keys(options.group_by, rows(record for run in runs for record in run.records))
+    keys.check_keys(options.group_by, (record for run in runs for record in run.records))
     remarks = ("Each run is reported by itself: no ratio is taken between runs.",) if len(runs) > 1 else ()
     return View(
         remarks=remarks,
