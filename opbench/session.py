@@ -107,7 +107,7 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
             metrics=tuple(found.metrics),
             measure=found.measure,
             report=found.report,
-            environment=environment.capture(sys.argv),
+            environment=environment.capture(["opbench", *sys.argv[1:]]),
             plan=(*((record.case, record.implementation) for record in refused), *prepared.plan),
         )
         store.create(directory, header)
