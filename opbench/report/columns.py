@@ -94,7 +94,9 @@ def _coordinate(key: str, row: Row) -> Draft:
 
 def _params(rows: Sequence[Row]) -> _Kind:
     texts = {id(row): text for row, text in zip(rows, differing_params(rows), strict=True)}
-    return _Kind(_text("params", "params", rank=0), lambda row: Draft(texts[id(row)]))
+    # Where names alone tell the rows apart, a narrow page has better use for the room.
+    unique = len({row.record.name for row in rows}) == len(rows)
+    return _Kind(_text("params", "params", rank=9 if unique else 0), lambda row: Draft(texts[id(row)]))
 
 
 def _counts(rows: Sequence[Row]) -> list[_Kind]:
