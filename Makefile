@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-OUT ?= runs/quickstart
 
 .PHONY: help quickstart test check format clean
 
@@ -10,8 +9,7 @@ help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.installed ## Install, measure all eight operators at one shape, show the table (about two minutes)
-	@rm -rf $(OUT)
-	$(BIN)/opbench run suites/quickstart.yaml --out $(OUT)
+	$(BIN)/opbench run suites/quickstart.yaml
 
 test: $(VENV)/.installed-dev ## Install and run the whole test suite
 	$(BIN)/python -m pytest -n auto
