@@ -58,7 +58,8 @@ def prepare(request: Request) -> Prepared:
 
     Raises:
         SuiteError: the suite is not valid; nothing has been measured.
-        OpbenchError: `--only` and `--skip` leave nothing.
+        OpbenchError: the suite wants a device that this version cannot measure on, or `--only` and `--skip` leave
+            nothing.
     """
     registries: list[Registry] = []
 
@@ -67,6 +68,8 @@ def prepare(request: Request) -> Prepared:
         return registries[-1]
 
     loaded = suite.load(request.path, overrides=request.overrides, discover=discover, inspect=Prober)
+    if loaded.measure.device != "cpu":
+        raise OpbenchError(f"{request.path}: measure.device: this version measures on the CPU; write 'cpu'")
     plan = tuple((row.case, row.implementation) for row in loaded.plan)
     refused = tuple((row.case, row.implementation, reason) for row, reason in loaded.refused)
     chosen = tuple(item for item in plan if _is_chosen(request, *item))
