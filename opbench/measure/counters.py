@@ -7,19 +7,18 @@ themselves. Where a plugin has no formula they look inside its reference, and na
 from __future__ import annotations
 
 import functools
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from opbench.api import Core
-from opbench.measure import flops
+from opbench.errors import Unsupported
+from opbench.measure import flops, traced
 from opbench.results import Counted, Counts
-from opbench.subject import META, Bundle, Subject
+from opbench.subject import META, Subject
 from opbench.work import Cost, Macs
 
 _LIBRARY = torch.library.Library("opbench", "DEF")
@@ -30,11 +29,6 @@ _current: list[Callable[..., Tensor]] = []
 """The core that `opbench::core` stands for while a case is counted."""
 
 _INSIDE = "looked inside the reference"
-
-# fvcore counts these too, but by the counting rules they are not multiply-accumulates.
-_FVCORE_FREE = frozenset(
-    {"batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool2d", "upsample_nearest2d"}
-)
 
 
 def count(subject: Subject) -> Counts:
@@ -94,40 +88,18 @@ def _forward(subject: Subject, core: Core) -> Callable[[], Tensor]:
 def _fvcore(subject: Subject, cost: Cost | None) -> Counted:
     if subject.case.pass_ == "training":
         return Counted(source="fvcore", note="counts forwards only")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # fvcore rests on TorchScript.
-            from fvcore.nn import FlopCountAnalysis
-    except ImportError:
-        return Counted(source="fvcore", note="not installed")
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with _as_one_operation(subject, cost) as core, torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The tracer warns of every Python number it sees.
-        bundle = subject.bundle(core=core)
-        analysis = FlopCountAnalysis(_Traceable(bundle), bundle.inputs)
-        analysis.uncalled_modules_warnings(False)
-        if cost is not None:
-            analysis.set_op_handle("opbench::core", lambda *_: cost.core.forward.dense)
+    handles: dict[str, traced.Handle] = {} if cost is None else {"opbench::core": lambda *_: cost.core.forward.dense}
+    with _as_one_operation(subject, cost) as core:
         try:
-            by_operator = analysis.by_operator()
+            bundle = subject.bundle(core=core)
+            for tensor in bundle.parameters:
+                tensor.requires_grad_(False)
+            seen = traced.count(bundle.forward, bundle.inputs, handles)
+        except Unsupported as answer:
+            return Counted(source="fvcore", note=str(answer))
         except Exception as error:
             return Counted(source="fvcore", note=f"cannot trace it: {_first_line(error)}")
-    macs = sum(value for name, value in by_operator.items() if name not in _FVCORE_FREE)
-    unknown = {name for name in analysis.unsupported_ops() if name.removeprefix("aten::") not in flops.FREE}
-    return Counted(source="fvcore", macs=int(macs), unknown=tuple(sorted(unknown)), note="" if cost else _INSIDE)
-
-
-class _Traceable(torch.nn.Module):
-    """A bundle's call as a module, which is what the tracer wants; the tensors it traces are the bundle's own."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
-        self.call = bundle.forward
-        for tensor in bundle.parameters:
-            tensor.requires_grad_(False)  # The tracer takes them for constants, which may not require a gradient.
-
-    def forward(self, *_: Tensor) -> Tensor:
-        return self.call()
+    return Counted(source="fvcore", macs=seen.macs, unknown=seen.unknown, note="" if cost else _INSIDE)
 
 
 @contextmanager
@@ -169,8 +141,13 @@ def _core(*tensors: Tensor) -> Tensor:
 
 
 def _run_core(tensors: list[Tensor]) -> Tensor:
+    """Give zeros of the output's shape, which meta tensors tell for nothing; the output where a plugin wants values."""
     with torch.no_grad():
-        return _current[-1](*tensors)
+        try:
+            shaped = _current[-1](*(tensor.to(META) for tensor in tensors))
+        except Exception:
+            return _current[-1](*tensors)
+        return torch.zeros_like(shaped, device=tensors[0].device)
 
 
 def _run_core_backward(_: Tensor, tensors: list[Tensor]) -> list[Tensor]:
@@ -186,10 +163,20 @@ def _parameters(subject: Subject, cost: Cost | None) -> tuple[int | None, str]:
     """Count the layer's learnable scalars, and say where the plugin's formula disagrees. A core has none."""
     if subject.case.scope == "core":
         return None, ""
-    counted = sum(tensor.numel() for tensor in subject.layer(device=META).parameters())
+    counted = sum(tensor.numel() for tensor in _layer(subject).parameters())
     if cost is not None and cost.parameters != counted:
         return counted, f"the plugin's formula says {cost.parameters} parameters, its layer has {counted}"
     return counted, ""
+
+
+def _layer(subject: Subject) -> nn.Module:
+    """Build the layer on the meta device; on the CPU where the plugin cannot do without values."""
+    try:
+        return subject.layer(device=META)
+    except Unsupported:
+        raise
+    except Exception:
+        return subject.layer()
 
 
 def _compulsory_bytes(subject: Subject) -> int | None:
@@ -217,14 +204,18 @@ def _best(counters: tuple[Counted, ...]) -> Counted | None:
 
 
 def _agreement(counters: tuple[Counted, ...]) -> str:
-    """Say 'agree', or which counter differs and why."""
-    exact = {counted.source: counted.macs for counted in counters if counted.macs is not None and not counted.unknown}
-    if len(set(exact.values())) > 1:
-        return "differ: " + ", ".join(f"{source} {macs}" for source, macs in exact.items())
-    blind = [counted for counted in counters if counted.unknown]
+    """Say 'agree', or which counter differs, or what it cannot count."""
+    answers = [(counted, counted.macs) for counted in counters if counted.macs is not None]
+    exact = {macs for counted, macs in answers if not counted.unknown}
+    blind = [counted for counted, _ in answers if counted.unknown]
+    # A lower bound above an exact count contradicts it.
+    if len(exact) > 1 or (exact and max(macs for _, macs in answers) > min(exact)):
+        return "differ: " + ", ".join(
+            f"{counted.source} {'at least ' if counted.unknown else ''}{macs}" for counted, macs in answers
+        )
     if blind:
         return "; ".join(f"{counted.source} cannot count {', '.join(counted.unknown)}" for counted in blind)
-    return "agree" if len(exact) > 1 else ""
+    return "agree" if len(answers) > 1 else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -2,8 +2,8 @@
 
 torch's `FlopCounterMode` counts two FLOPs for a multiply-accumulate and silently zero for what it does not know.
 Here the result is in MACs, a grouped convolution's backward is counted right (torch 2.13 ignores the groups there:
-33 times the forward instead of twice for 32 groups), and every operation that may multiply without being counted is
-named.
+33 times the forward instead of twice for 32 groups), and every operation that may multiply and accumulate without being
+counted is named.
 """
 
 from __future__ import annotations
@@ -22,38 +22,51 @@ from opbench.cases import Pass
 
 Formula = Callable[..., int]
 
-# Multiply-accumulate free by the counting rules: data movement, element-wise work, norms, pooling, reductions.
+# Free of multiply-accumulates by the counting rules: data movement, element-wise work, norms, pooling, reductions.
 # `mul` is absent on purpose: with a sum after it, it is how a multiply-accumulate hides.
-FREE = frozenset(
+_FREE = frozenset(
     """
-    _reshape_alias _to_copy _unsafe_view alias as_strided as_strided_ cat clone contiguous copy_ detach expand flip
-    gather index index_select lift_fresh permute repeat roll scatter scatter_ select select_backward slice
-    slice_backward slice_scatter split split_with_sizes squeeze stack t to transpose tril triu unbind unflatten
-    unfold unfold_backward flatten size im2col col2im unsqueeze view constant_pad_nd
+    _reshape_alias _to_copy _unsafe_view alias as_strided cat clone contiguous copy detach expand flip gather index
+    index_add index_copy index_fill index_put index_select lift_fresh masked_fill masked_select narrow permute repeat
+    resolve_conj roll scatter scatter_add select select_backward slice slice_backward slice_scatter split
+    split_with_sizes squeeze stack t take_along_dim to transpose tril triu unbind unflatten unfold unfold_backward
+    unsafe_chunk unsafe_split flatten size im2col col2im unsqueeze view view_as_complex view_as_real
 
-    arange bernoulli empty empty_like empty_strided fill_ full full_like new_empty new_empty_strided new_full new_ones
-    new_zeros ones ones_like rand randn scalar_tensor zero_ zeros zeros_like
+    constant_pad_nd reflection_pad2d reflection_pad2d_backward replication_pad2d replication_pad2d_backward
+    channel_shuffle pixel_shuffle pixel_unshuffle upsample_nearest2d upsample_nearest2d_backward
 
-    abs add add_ clamp clamp_min cos div div_ eq exp ge gelu gelu_backward gt hardtanh isfinite le log lt ne neg pow
-    reciprocal relu relu_ rsqrt rsub sigmoid sigmoid_backward silu silu_backward sin sqrt sub tanh tanh_backward
-    threshold_backward where
+    arange bernoulli empty empty_like empty_strided fill full full_like new_empty new_empty_strided new_full new_ones
+    new_zeros normal ones ones_like rand randint randn scalar_tensor uniform zero zeros zeros_like
 
-    _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data amax amin argmax cumsum logsumexp max mean
-    min softmax sum
+    abs add bitwise_and bitwise_not bitwise_or ceil clamp clamp_max clamp_min cos div elu elu_backward eq erf exp floor
+    floor_divide fmod ge gelu gelu_backward glu glu_backward gt hardsigmoid hardsigmoid_backward hardswish
+    hardswish_backward hardtanh hardtanh_backward isfinite isnan le leaky_relu leaky_relu_backward log
+    log_sigmoid_backward log_sigmoid_forward logical_and logical_not logical_or lt maximum minimum mish mish_backward ne
+    neg pow reciprocal relu remainder round rsqrt rsub sigmoid sigmoid_backward sign silu silu_backward sin softplus
+    softplus_backward sqrt sub tanh tanh_backward threshold threshold_backward where
+
+    dropout native_dropout native_dropout_backward
+
+    _log_softmax _log_softmax_backward_data _safe_softmax _softmax _softmax_backward_data all amax amin any argmax
+    argmin cumsum linalg_vector_norm logsumexp max mean min prod sort std sum topk var var_mean
 
     _native_batch_norm_legit _native_batch_norm_legit_no_training batch_norm_backward native_batch_norm
     native_batch_norm_backward native_group_norm native_group_norm_backward native_layer_norm
     native_layer_norm_backward
 
     _adaptive_avg_pool2d _adaptive_avg_pool2d_backward avg_pool2d avg_pool2d_backward max_pool2d_with_indices
-    max_pool2d_with_indices_backward upsample_nearest2d
-    """.split()  # noqa: SIM905 - a hundred quoted words would hide the groups
+    max_pool2d_with_indices_backward
+
+    adaptive_avg_pool2d adaptive_max_pool2d alpha_dropout batch_norm broadcast_tensors expand_as feature_dropout
+    group_norm instance_norm layer_norm log_softmax log_sigmoid max_pool2d movedim norm numpy_T pad reshape_as softmax
+    square swapaxes type_as view_as
+    """.split()  # noqa: SIM905 - two hundred quoted words would hide the groups; the last is TorchScript's, for fvcore
 )
 
 
 @dataclass(frozen=True)
-class TorchCount:
-    """What torch saw."""
+class Seen:
+    """What a counter saw."""
 
     macs: int
     unknown: tuple[str, ...]
@@ -73,14 +86,19 @@ def run_pass(forward: Callable[[], Tensor], pass_: Pass) -> None:
         output.backward(torch.ones_like(output))
 
 
-def count(run: Callable[[], object], formulas: dict[Any, Formula] | None = None) -> TorchCount:
+def count(run: Callable[[], object], formulas: dict[Any, Formula] | None = None) -> Seen:
     """Count everything `run` computes; `formulas` give the FLOPs of operations torch has no formula for."""
     mapping = {torch.ops.aten.convolution_backward: _convolution_backward_flops, **(formulas or {})}
     unknown = _Unknown(frozenset(mapping))
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter, unknown:
         run()
     flops = counter.get_total_flops()
-    return TorchCount(flops // 2, tuple(sorted(unknown.names)))
+    return Seen(flops // 2, tuple(sorted(unknown.names)))
+
+
+def is_free(name: str) -> bool:
+    """Whether an operation by this name, in place or not, is known to multiply and accumulate nothing."""
+    return name.removesuffix("_") in _FREE
 
 
 class _Unknown(TorchDispatchMode):
@@ -95,10 +113,16 @@ class _Unknown(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         packet = func._overloadpacket
-        name = packet.__name__
-        if packet not in flop_registry and packet not in self.known and name not in FREE:
+        known = packet in flop_registry or packet in self.known
+        if not known and not is_free(packet.__name__) and not _scales(packet.__name__, args):
             self.names.add(str(packet).replace(".", "::", 1))
         return func(*args, **(kwargs or {}))
+
+
+def _scales(name: str, factors: tuple[Any, ...]) -> bool:
+    """Whether a product has a single number for a factor: every element is scaled, nothing accumulates."""
+    single = any(not isinstance(factor, Tensor) or factor.dim() == 0 for factor in factors)
+    return name.removesuffix("_") == "mul" and single
 
 
 def _convolution_backward_flops(
