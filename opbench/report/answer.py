@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from opbench import units
+from opbench.plain import plain
 from opbench.report import keys
 from opbench.report.columns import differing_params, name
-from opbench.report.plain import plain
 from opbench.report.rows import Row
 from opbench.report.words import DOUBTFUL_TIME, status_in_words
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from opbench import units
 from opbench.environment import Environment, Gpu
+from opbench.plain import plain
 from opbench.report.columns import NAME_LIMIT
 from opbench.report.model import Block
-from opbench.report.plain import plain
 from opbench.report.rows import Row
 from opbench.report.words import outcome_in_words
 from opbench.results import Counts, Record

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from opbench import units
 from opbench.measure.statistics import Ratio
+from opbench.plain import plain
 from opbench.report import keys
 from opbench.report.cells import Draft, table
 from opbench.report.model import Column, Table
-from opbench.report.plain import plain
 from opbench.report.rows import SOURCES, Row
 from opbench.report.words import DOUBTFUL_TIME, NOT_APPLICABLE, outcome_in_words
 from opbench.results import Counts, Memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from opbench.errors import OpbenchError, did_you_mean
-from opbench.report.plain import plain
+from opbench.plain import plain
 from opbench.report.rows import Row
 from opbench.report.words import NONE, setting
 from opbench.results import Record

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from opbench import units
+from opbench.plain import plain
 from opbench.report.columns import NAME_LIMIT
 from opbench.report.model import Block
-from opbench.report.plain import plain
 from opbench.report.rows import SOURCES, Row
 from opbench.report.words import FLAGS, NONE, NOT_APPLICABLE
 from opbench.settings import Measure

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from opbench import units
 from opbench.cases import Nchw
+from opbench.plain import plain
 from opbench.report import keys
 from opbench.report.cells import Draft, table
 from opbench.report.columns import (
@@ -21,7 +22,6 @@ from opbench.report.columns import (
     ratio_text,
 )
 from opbench.report.model import Column, Table
-from opbench.report.plain import plain
 from opbench.report.rows import Row
 from opbench.report.words import status_in_words
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opbench.errors import OpbenchError, did_you_mean
+from opbench.plain import plain
 from opbench.report import keys
 from opbench.report.answer import answer
 from opbench.report.appendix import alerts, appendix
@@ -14,7 +15,6 @@ from opbench.report.columns import of_rows
 from opbench.report.groups import ordered, spread
 from opbench.report.legend import legend
 from opbench.report.model import Section, Table, View
-from opbench.report.plain import plain
 from opbench.report.rows import Row, rows
 from opbench.report.scans import scans
 from opbench.results import full_name

@@ -7,8 +7,8 @@ import io
 import json
 from collections.abc import Mapping
 
+from opbench.plain import one_line
 from opbench.report.model import View
-from opbench.report.plain import one_line
 from opbench.report.tidy import COLUMNS, Value, tidy
 
 _FORMULA_STARTS = tuple("=+-@＝＋－＠")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opbench import units
-from opbench.report.plain import plain
+from opbench.plain import plain
 from opbench.results import Failed, Measured, Outcome, Record, Skipped, Wrong
 
 NONE = "–"

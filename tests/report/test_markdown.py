@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from opbench import report
-from opbench.report.plain import plain
+from opbench.plain import plain
 from opbench.report.to_markdown import escape
 from opbench.results import Measured, Skipped
 from tests.report.made_up import COLD, counts, memory, record, run, timing

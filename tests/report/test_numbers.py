@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opbench import report
-from opbench.report.plain import one_line
+from opbench.plain import one_line
 from opbench.report.tidy import COLUMNS
 from opbench.results import Counted, Counts, Measured, Policy, Sampling, Skipped, Timing
 from tests.report.made_up import COLD, comparison, memory, record, run, timing

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opbench.report.plain import one_line, plain
+from opbench.plain import one_line, plain
 
 
 @pytest.mark.parametrize(
