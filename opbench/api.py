@@ -42,6 +42,8 @@ __all__ = [
     "windows",
 ]
 
+_HARNESS_NAMES = frozenset({"reference", "compile", "all"})
+
 Core = Callable[..., Tensor]
 """`core(params, *tensors) -> Tensor`: the operator on plain tensors, without learned state of its own."""
 
@@ -125,6 +127,9 @@ class Operator:
     def __post_init__(self) -> None:
         if not dataclasses.is_dataclass(self.params):
             raise TypeError(f"params must be a dataclass, got {self.params!r}")
+        taken = _HARNESS_NAMES & self.implementations.keys()
+        if taken:
+            raise ValueError(f"implementations cannot be called {', '.join(sorted(taken))}: the harness has those")
         object.__setattr__(self, "implementations", MappingProxyType(dict(self.implementations)))
         if not self.samples:
             object.__setattr__(self, "samples", (Sample(self.params(), 8),))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from opbench.api import Unsupported, Window, taps, windows
+from opbench.api import Implementation, Operator, Unsupported, Window, taps, windows
 
 WINDOWS = [
     (Window.half(3), Window.half(5)),
@@ -37,3 +37,9 @@ def test_a_window_larger_than_the_padded_image_is_unsupported() -> None:
         windows(image, Window(5), Window(1))
     with pytest.raises(Unsupported, match="a 1x5 window does not fit"):
         list(taps(image, Window(1), Window(5)))
+
+
+@pytest.mark.parametrize("name", ["reference", "compile", "all"])
+def test_an_implementation_cannot_take_a_name_of_the_harness(name: str) -> None:
+    with pytest.raises(ValueError, match=f"implementations cannot be called {name}"):
+        Operator(reference=torch.mul, implementations={name: Implementation(core=torch.mul)})
