@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from opbench import isolation, store, units, worker
 from opbench.cases import Case, ParamValue
 from opbench.check import Comparison
-from opbench.isolation import Ending
+from opbench.ending import Ending
 from opbench.measure import machine, statistics
 from opbench.registry import Registry
 from opbench.results import (

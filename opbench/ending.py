@@ -1,0 +1,131 @@
+"""How a child process ended: what it returned, or what went wrong in one line.
+
+A result crosses from child to parent pickled. What fails on the way is one more way to end: neither a result that
+cannot be sent nor one that cannot be read may cost the parent anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import pickle
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from opbench.errors import OpbenchError, Unsupported
+
+_LONGEST_REASON = 300
+_OUT_OF_MEMORY_WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+_DUMP = "Fatal Python error: "
+"""What Python's fault handler begins with when it says where a crash happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a child ended."""
+
+    kind: Literal["returned", "unsupported", "failed", "out_of_memory", "timed_out", "crashed"]
+    value: Any = None
+    """What the function returned."""
+    reason: str = ""
+    """What went wrong, in one line."""
+
+
+def message_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+    """Call a function and return its ending as a message; whatever it raises is an ending too."""
+    return pickle.dumps(_ending_of(function, arguments))
+
+
+def read(message: bytes) -> Ending:
+    """Read a message without importing anything."""
+    try:
+        ending: Ending = _Unpickler(io.BytesIO(message)).load()
+        if ending.kind != "returned":
+            return ending
+        return dataclasses.replace(ending, value=_Unpickler(io.BytesIO(ending.value)).load())
+    except Exception as error:
+        return Ending(kind="failed", reason=_short(f"its result cannot be read: {_one_line(error)}"))
+
+
+def of_crash(status: int, said: str) -> Ending:
+    """Tell how a process ended that sent nothing, by its wait status and the end of its output."""
+    words, _, dump = said.partition(_DUMP)
+    if os.WIFSIGNALED(status):
+        reason = _signal(os.WTERMSIG(status))
+        if place := re.search(r'^ *File "(.*)", line (\d+)', dump, re.MULTILINE):
+            reason += f" at {Path(place[1]).name}:{place[2]}"
+        if os.WTERMSIG(status) == signal.SIGKILL:
+            reason += "; the system may have run out of memory"
+    else:
+        reason = f"exit status {os.WEXITSTATUS(status)} without a result"
+    last = next(filter(None, map(_short, reversed(words.splitlines()))), "")
+    kind: Literal["out_of_memory", "crashed"] = "out_of_memory" if _says_out_of_memory(words) else "crashed"
+    return Ending(kind=kind, reason=": ".join(filter(None, [reason, last])))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Refuses classes of modules that are not imported here: a plugin's would bring the plugin with them."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module not in sys.modules:
+            raise pickle.UnpicklingError(f"it holds a {name} of {module}, which is not imported here")
+        return super().find_class(module, name)
+
+
+def _ending_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ending:
+    """Call the function; what it returns is pickled within the same net that catches what it raises."""
+    try:
+        return Ending(kind="returned", value=pickle.dumps(function(*arguments)))
+    except Unsupported as answer:
+        return Ending(kind="unsupported", reason=_said(answer))
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # What they hold may be all the memory there is.
+        return Ending(kind="out_of_memory" if _is_out_of_memory(error) else "failed", reason=_one_line(error))
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one it was raised from, is a failed allocation."""
+    if error is None:
+        return False
+    return isinstance(error, MemoryError) or _says_out_of_memory(_said(error)) or _is_out_of_memory(error.__cause__)
+
+
+def _says_out_of_memory(text: str) -> bool:
+    return any(words in text.lower() for words in _OUT_OF_MEMORY_WORDS)
+
+
+def _one_line(error: BaseException) -> str:
+    """'plugin.py:12: ValueError: what it said'; an error of opbench says itself where it comes from."""
+    if isinstance(error, OpbenchError):
+        return _said(error)
+    said = ": ".join(filter(None, [type(error).__name__, _said(error)]))
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: {said}" if frames else said
+
+
+def _said(error: BaseException) -> str:
+    """The first line of an error's message; '' where its own `__str__` fails."""
+    try:
+        lines = str(error).splitlines()
+    except Exception:
+        return ""
+    return next(filter(None, map(_short, lines)), "")
+
+
+def _short(line: str) -> str:
+    """The line without what no file can hold, and no longer than a reason should be."""
+    line = line.strip().encode(errors="backslashreplace").decode()
+    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"
+
+
+def _signal(number: int) -> str:
+    """'signal 11 (SIGSEGV)'; real-time signals have no name."""
+    name = next((f" ({known.name})" for known in signal.Signals if known == number), "")
+    return f"signal {number}{name}"

@@ -1,0 +1,445 @@
+"""Whatever a function does in a child, the parent learns how it ended and goes on."""
+
+import contextlib
+import ctypes
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from opbench.ending import Ending
+from opbench.errors import PluginError, Unsupported
+from opbench.isolation import run
+
+MEMORY_BYTES = 256 << 20
+SLEEPER = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+
+
+def isolated(function: Callable[..., Any], *arguments: Any, seconds: float = 60, memory: int | None = None) -> Ending:
+    return run(function, *arguments, timeout_seconds=seconds, memory_bytes=memory)
+
+
+def open_files() -> list[int]:
+    return [int(file.name) for file in Path("/proc/self/fd").iterdir() if file.exists()]
+
+
+# How a child may end.
+
+
+def test_a_result_comes_back() -> None:
+    assert isolated(lambda a, b: {"sum": a + b}, 2, 3) == Ending(kind="returned", value={"sum": 5})
+
+
+def test_a_child_changes_nothing_here() -> None:
+    values: list[int] = []
+    assert isolated(values.append, 1).kind == "returned"
+    assert values == []
+
+
+def test_unsupported_is_an_answer() -> None:
+    def refuse() -> None:
+        raise Unsupported("3 channels do not divide by 2")
+
+    assert isolated(refuse) == Ending(kind="unsupported", reason="3 channels do not divide by 2")
+
+
+def test_an_error_says_where_and_what() -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    line = fail.__code__.co_firstlineno + 1
+    assert isolated(fail) == Ending(kind="failed", reason=f"test_isolation.py:{line}: KeyError: 'x'")
+
+
+def test_an_error_of_opbench_speaks_for_itself() -> None:
+    def fail() -> None:
+        raise PluginError("ops/box/plugin.py: there is no OPERATOR")
+
+    assert isolated(fail).reason == "ops/box/plugin.py: there is no OPERATOR"
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("\n\n  first\nsecond"), "ValueError: first"),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 100_000), "ValueError: " + "x" * 50),
+        (ValueError("half a \ud83d pair"), "ValueError: half a \\ud83d pair"),
+        (MuteError(), "MuteError"),
+        (SystemExit(0), "SystemExit: 0"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (BaseExceptionGroup("two", [ValueError("a"), SystemExit(1)]), "BaseExceptionGroup: two (2 sub-exceptions)"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_a_reason_is_one_short_line_that_can_be_stored(error: BaseException, said: str) -> None:
+    def fail() -> None:
+        raise error
+
+    ending = isolated(fail)
+    assert ending.kind == "failed"
+    assert f": {said}" in ending.reason
+    assert len(ending.reason) <= 400
+    assert len(ending.reason.encode().splitlines()) == 1
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (segfault, "signal 11 (SIGSEGV) at __init__.py:"),
+        (abort, f"signal 6 (SIGABRT) at test_isolation.py:{abort.__code__.co_firstlineno + 1}"),
+        (lambda: os._exit(0), "exit status 0 without a result"),
+        (lambda: os._exit(7), "exit status 7 without a result"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "signal 9 (SIGKILL); the system may have run out of memory"),
+        (lambda: os.kill(os.getpid(), 35), "signal 35"),
+    ],
+)
+def test_a_crash_is_told_by_its_signal_or_status(function: Callable[[], Any], reason: str) -> None:
+    ending = isolated(function)
+    assert ending.kind == "crashed"
+    assert ending.reason.startswith(reason)
+
+
+def test_a_crash_quotes_the_last_words() -> None:
+    def die() -> None:
+        print("begin")
+        os.write(2, b"library: fatal: no such kernel\n\n")
+        os._exit(3)
+
+    assert isolated(die).reason == "exit status 3 without a result: library: fatal: no such kernel"
+
+
+def test_a_result_that_cannot_be_sent_is_a_failure() -> None:
+    ending = isolated(lambda: threading.Lock())
+    assert ending.kind == "failed"
+    assert "cannot pickle" in ending.reason
+
+
+def test_nothing_is_imported_here_to_read_a_result(tmp_path: Path) -> None:
+    (tmp_path / "opbench_only_in_child.py").write_text("class Thing: pass\n")
+
+    def result() -> Any:
+        sys.path.insert(0, str(tmp_path))
+        import opbench_only_in_child  # type: ignore[import-not-found]
+
+        return opbench_only_in_child.Thing()
+
+    ending = isolated(result)
+    assert ending.kind == "failed"
+    assert "opbench_only_in_child" in ending.reason
+    assert "opbench_only_in_child" not in sys.modules
+
+
+def test_a_result_may_be_larger_than_any_pipe() -> None:
+    assert isolated(lambda: bytes(range(256)) * (1 << 18)).value == bytes(range(256)) * (1 << 18)
+
+
+def test_a_fork_within_the_child_does_not_answer_twice() -> None:
+    def fork() -> int:
+        os.fork()
+        return 1
+
+    for _ in range(20):
+        assert isolated(fork) == Ending(kind="returned", value=1)
+
+
+def test_rubbish_instead_of_a_result_is_a_failure() -> None:
+    before = open_files()
+
+    def scribble() -> None:
+        for number in set(open_files()) - set(before):
+            with contextlib.suppress(OSError):
+                os.write(number, b"\x04" + bytes(7) + b"rubbish")
+
+    ending = isolated(scribble)
+    assert ending.kind == "failed"
+    assert "cannot be read" in ending.reason
+
+
+# Time.
+
+
+def test_a_child_that_hangs_is_killed() -> None:
+    assert isolated(time.sleep, 600, seconds=0.3) == Ending(kind="timed_out", reason="no result after 0.3 s")
+
+
+def test_a_child_that_hangs_without_its_files_is_killed() -> None:
+    def hang() -> None:
+        os.closerange(0, 1024)
+        time.sleep(600)
+
+    assert isolated(hang, seconds=0.3).kind == "timed_out"
+
+
+def test_the_parent_is_told_that_time_passes() -> None:
+    ticks: list[None] = []
+    run(time.sleep, 0.5, timeout_seconds=60, tick=lambda: ticks.append(None))
+    assert ticks
+
+
+# Descendants.
+
+
+def start_sleepers(file: Path) -> list[int]:
+    """Start one process in the child's session, one in its own, and one whose parent is gone."""
+    orphan = f"import subprocess; print(subprocess.Popen({SLEEPER!r}, start_new_session=True, stdout=2).pid)"
+    found = [
+        subprocess.Popen(SLEEPER).pid,
+        subprocess.Popen(SLEEPER, start_new_session=True).pid,
+        int(subprocess.run([sys.executable, "-S", "-c", orphan], stdout=-1, check=True).stdout),
+    ]
+    file.write_text(" ".join(map(str, found)))
+    return found
+
+
+def alive(file: Path) -> list[int]:
+    pids = [int(pid) for pid in file.read_text().split()]
+    assert len(pids) == 3
+    return [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+@pytest.mark.parametrize(
+    ("after", "kind"),
+    [(lambda: None, "returned"), (lambda: time.sleep(600), "timed_out"), (segfault, "crashed")],
+    ids=["returns", "hangs", "crashes"],
+)
+def test_what_a_child_started_ends_with_it(tmp_path: Path, after: Callable[[], None], kind: str) -> None:
+    file = tmp_path / "pids"
+
+    def start() -> None:
+        start_sleepers(file)
+        after()
+
+    assert isolated(start, seconds=3).kind == kind
+    assert alive(file) == []
+
+
+def test_processes_that_were_there_before_live_on() -> None:
+    with subprocess.Popen(SLEEPER) as other:
+        assert isolated(lambda: 1).value == 1
+        assert other.poll() is None
+        other.kill()
+
+
+PARENT = """
+import os, sys, time
+from opbench.isolation import run
+
+def child():
+    open(sys.argv[1], "w").write(str(os.getpid()))
+    time.sleep(600)
+
+run(child, timeout_seconds=600)
+"""
+
+
+def parent_of_a_child(tmp_path: Path) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    file = tmp_path / "child"
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(file)], stderr=subprocess.PIPE)
+    while not (file.exists() and file.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.01)
+    return parent, psutil.Process(int(file.read_text()))
+
+
+def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+    parent, child = parent_of_a_child(tmp_path)
+    parent.kill()
+    parent.communicate()
+    child.wait(timeout=60)
+
+
+def test_an_interrupt_kills_the_child_and_goes_on_to_the_caller(tmp_path: Path) -> None:
+    parent, child = parent_of_a_child(tmp_path)
+    parent.send_signal(signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert said.decode().splitlines()[-1] == "KeyboardInterrupt"
+    assert not child.is_running()
+
+
+def test_an_interrupt_raised_by_the_tick_kills_the_child(tmp_path: Path) -> None:
+    file = tmp_path / "child"
+
+    def child() -> None:
+        file.write_text(str(os.getpid()))
+        time.sleep(600)
+
+    def interrupt() -> None:
+        if file.exists() and file.read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(child, timeout_seconds=60, tick=interrupt)
+    assert not psutil.pid_exists(int(file.read_text()))
+
+
+def test_interrupts_reach_this_process_again_after_a_run() -> None:
+    isolated(lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+# Memory.
+
+
+def hoard() -> None:
+    kept = []
+    while True:
+        kept.append(bytes(1 << 20))
+
+
+def hoard_small() -> None:
+    kept: list[object] = []
+    while True:
+        kept = [kept, {}]
+
+
+def hoard_tensors() -> None:
+    import torch
+
+    kept = []
+    while True:
+        kept.append(torch.empty(16 << 20, dtype=torch.uint8))
+
+
+def catch_and_blame_another() -> None:
+    try:
+        hoard()
+    except MemoryError as error:
+        raise PluginError("box/plugin.py: cannot be imported") from error
+
+
+def hoard_in_c() -> None:
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    while library.malloc(16 << 20):
+        pass
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n")
+    os.abort()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [hoard, hoard_small, hoard_tensors, catch_and_blame_another, hoard_in_c, lambda: "x" * (1 << 50)],
+)
+def test_exhausted_memory_is_told_as_such(function: Callable[[], object]) -> None:
+    import torch  # noqa: F401 - as in a run, so that the limit is on top of it
+
+    ending = isolated(function, memory=MEMORY_BYTES)
+    assert ending.kind == "out_of_memory"
+    assert ending.reason
+
+
+def test_a_result_too_large_to_send_is_told_as_such() -> None:
+    ending = isolated(lambda: [bytes(MEMORY_BYTES // 2)], memory=MEMORY_BYTES)
+    assert ending.kind == "out_of_memory"
+
+
+def test_the_operating_system_may_say_it_in_its_own_words() -> None:
+    def fail() -> None:
+        raise OSError(12, os.strerror(12))
+
+    assert isolated(fail).kind == "out_of_memory"
+
+
+def test_within_the_limit_memory_is_there() -> None:
+    assert isolated(lambda: len(bytes(MEMORY_BYTES // 4)), memory=MEMORY_BYTES).value == MEMORY_BYTES // 4
+
+
+# Files and output.
+
+
+def test_output_is_never_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    def speak() -> None:
+        print("python speaks")
+        print("python errs", file=sys.stderr)
+        os.write(1, b"c speaks\n")
+        os.system("echo a shell speaks; echo a shell errs >&2")
+        print("x" * (8 << 20))
+        raise ValueError("done")
+
+    assert isolated(speak).reason.endswith("ValueError: done")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_this_process_has_not_yet_printed_is_printed_once(tmp_path: Path) -> None:
+    script = "from opbench.isolation import run; print('once', end=''); run(print, timeout_seconds=60)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("once", "")
+
+
+def test_endless_output_does_not_fill_the_disk() -> None:
+    def babble() -> None:
+        line = b"x" * (16 << 20)
+        while True:
+            os.write(1, line)
+
+    ending = isolated(babble)
+    assert ending.kind == "failed"
+    assert "File too large" in ending.reason
+
+
+def test_a_child_reads_no_input() -> None:
+    assert isolated(lambda: sys.stdin.read() if sys.stdin else os.read(0, 1).decode()).value == ""
+
+
+def test_files_do_not_leak() -> None:
+    def fail() -> None:
+        raise ValueError
+
+    isolated(lambda: 1)
+    before = open_files()
+    for _ in range(70):
+        isolated(lambda: 1)
+        isolated(fail)
+        isolated(os._exit, 1)
+    assert open_files() == before
+    assert [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE] == []
+
+
+# Threads.
+
+THREADS = """
+import torch
+from opbench.isolation import import_early, run
+
+def child():
+    torch.set_num_threads(2)
+    return float((torch.ones(1 << 20) + 1).sum()), float((torch.ones(512, 512) @ torch.ones(512, 512)).sum())
+
+import_early()
+for _ in range(3):
+    ending = run(child, timeout_seconds=60)
+    assert ending.value == (2.0 * (1 << 20), 512.0 ** 3), ending
+"""
+
+
+def test_openmp_works_in_a_child() -> None:
+    subprocess.run([sys.executable, "-c", THREADS], check=True)
+
+
+def test_an_ending_is_plain_data() -> None:
+    ending = Ending(kind="crashed", reason="signal 11 (SIGSEGV)")
+    assert pickle.loads(pickle.dumps(ending)) == ending
