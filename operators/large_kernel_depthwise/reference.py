@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,12 +75,12 @@ class Params:
 
 def large_kernel_depthwise(p: Params, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """[N, C, H, W], [C, 1, k, k], [C] -> [N, C, Ho, Wo]; one filter per channel, zeros outside the image."""
-    # A sum of up to thousands of terms, taken one at a time: in at least float32, whatever the input.
     wide = torch.promote_types(x.dtype, torch.float32)
-    filters = weight.to(wide).flatten(1).unbind(1)
-    views = taps(x.to(wide), p.window, p.window)
-    products = (tap[:, None, None] * seen for tap, seen in zip(filters, views, strict=True))
-    y = functools.reduce(torch.add, products)
+    filters = weight.to(wide).flatten(1)[:, :, None, None].unbind(1)
+    y = x.new_zeros((*x.shape[:2], *(p.window.outputs(extent) for extent in x.shape[2:])), dtype=wide)
+    # In place and in at least float32: a thousand sums dropped one after another would leave a CPU's heap in pieces.
+    for tap, seen in zip(filters, taps(x.to(wide), p.window, p.window), strict=True):
+        y.addcmul_(tap, seen)
     return (y if bias is None else y + bias.to(wide)[:, None, None]).to(x.dtype)
 
 
