@@ -18,7 +18,7 @@ from opbench.commands.run import run
 from opbench.commands.schema import schema
 from opbench.commands.show import show
 from opbench.commands.verify import verify
-from opbench.errors import OpbenchError
+from opbench.errors import OpbenchError, SuiteError
 
 INTERNAL_ERROR, INTERRUPTED = 6, 130
 
@@ -68,6 +68,11 @@ def _status(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("opbench: interrupted", err=True)
         return INTERRUPTED
+    except SuiteError as error:
+        # Bare lines, so that editors and log viewers recognise file:line:column.
+        faults = len(str(error).splitlines())
+        click.echo(f"{error}\nopbench: {faults} {'fault' if faults == 1 else 'faults'}; nothing was measured", err=True)
+        return error.exit_status
     except OpbenchError as error:
         click.echo(f"opbench: {error}", err=True)
         return error.exit_status
