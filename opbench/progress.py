@@ -19,13 +19,16 @@ from opbench.cases import Case
 from opbench.results import Failed, Record, Skipped, Wrong
 
 
+_REFRESH_SECONDS = 0.5
+
+
 class Watcher:
     """Shows a run as it goes; one of `opbench.runner.Observer`."""
 
     def __init__(self, console: Console, planned: int, *, quiet: bool = False, done: int = 0) -> None:
         self.console, self.planned, self.quiet = console, planned, quiet
         self.before, self.done = done, done
-        self.began = time.monotonic()
+        self.began = self.latest = self.refreshed = time.monotonic()
         # A live display only where there is somebody to look: CI logs would fill with cursor codes.
         self.live = console.is_terminal and not quiet and "CI" not in os.environ
         # No refresh thread: a thread holding a lock while the run forks would hold it in the child for ever.
@@ -56,13 +59,14 @@ class Watcher:
         self.progress.refresh()
 
     def tick(self) -> None:
-        """Keep the time moving."""
-        self.progress.update(self.task, left=self._left())
-        self.progress.refresh()
+        """Keep the time moving, but seldom: drawing takes processor time from what is being measured."""
+        if time.monotonic() - self.refreshed >= _REFRESH_SECONDS:
+            self._refresh()
 
     def recorded(self, record: Record) -> None:
         """Count a finished record, and say what became of it where it was not measured or nobody watches."""
         self.done += 1
+        self.latest = time.monotonic()
         self.progress.update(self.task, completed=self.done, left=self._left())
         if self.quiet or (self.live and record.status == "measured"):
             return
@@ -70,12 +74,19 @@ class Watcher:
         left = "" if self.live or self.done == self.planned else f"  ({self._left()})"
         self.console.print(Text(words + left), soft_wrap=True)
 
+    def _refresh(self) -> None:
+        self.refreshed = time.monotonic()
+        self.progress.update(self.task, left=self._left())
+        self.progress.refresh()
+
     def _left(self) -> str:
         fresh = self.done - self.before
         if not fresh:
             return ""
-        elapsed = time.monotonic() - self.began
-        return f"about {units.duration(elapsed / fresh * (self.planned - self.done))} left"
+        each = (self.latest - self.began) / fresh
+        left = each * (self.planned - self.done) - (time.monotonic() - self.latest)
+        # A record that takes longer than its kind so far is about to end, for all that is known.
+        return f"about {units.duration(max(left, 1.0))} left"
 
 
 def _short(case: Case, implementation: str) -> str:
