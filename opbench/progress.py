@@ -18,7 +18,6 @@ from opbench import units
 from opbench.cases import Case
 from opbench.results import Failed, Record, Skipped, Wrong
 
-
 _REFRESH_SECONDS = 0.5
 
 
