@@ -66,26 +66,28 @@ def _status(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("opbench: interrupted", err=True)
+        _say("opbench: interrupted")
         return INTERRUPTED
     except SuiteError as error:
         # Bare lines, so that editors and log viewers recognise file:line:column.
         faults = len(str(error).splitlines())
-        click.echo(f"{error}\nopbench: {faults} {'fault' if faults == 1 else 'faults'}; nothing was measured", err=True)
+        _say(f"{error}\nopbench: {faults} {'fault' if faults == 1 else 'faults'}; nothing was measured")
         return error.exit_status
     except OpbenchError as error:
-        click.echo(f"opbench: {error}", err=True)
+        _say(f"opbench: {error}")
         return error.exit_status
-    except BrokenPipeError:
-        # The reader of a pipe has gone, as `| head` does; closing stdout again at exit must not complain.
+    except (BrokenPipeError, SystemExit):
+        # The reader of a pipe has gone, as `| head` does, and click leaves; the last flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if "OPBENCH_DEBUG" in os.environ:
             traceback.print_exc()
-        click.echo(
-            f"opbench: internal error: {type(error).__name__}: {error}; "
-            "please report it with the traceback that OPBENCH_DEBUG=1 shows",
-            err=True,
-        )
+        what = one_line(f"{type(error).__name__}: {error}")
+        _say(f"opbench: internal error: {what}; please report it with the traceback that OPBENCH_DEBUG=1 shows")
         return INTERNAL_ERROR
+
+
+def _say(lines: str) -> None:
+    """Print lines to standard error; what they quote is made harmless."""
+    click.echo("\n".join(map(one_line, lines.split("\n"))), err=True)

@@ -32,6 +32,8 @@ class Description:
 
     params: tuple[ParamSpec, ...]
     implementations: tuple[ImplementationInfo, ...]
+    source: str = ""
+    """The paper."""
 
 
 class Inspector(Protocol):
@@ -63,4 +65,5 @@ def describe_operator(operator: Operator) -> Description:
             *offered,
             ImplementationInfo(name=COMPILE, summary="torch.compile of the reference"),
         ),
+        source=operator.source,
     )

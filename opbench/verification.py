@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from opbench import isolation
 from opbench.cases import Dtype
 from opbench.check import Comparison
+from opbench.ending import Ending
+from opbench.errors import OpbenchError, did_you_mean
+from opbench.inspection import COMPILE, REFERENCE
 from opbench.registry import Registry
 
 Compared = tuple[tuple[str, Comparison], ...]
@@ -64,21 +67,27 @@ def verify(
         dtypes: the dtypes to check in.
         names: the implementations; all that the plugin has when empty. 'compile' only when named.
         timeout_seconds: for one implementation in one dtype.
+
+    Raises:
+        OpbenchError: no operator has an implementation of such a name.
     """
     isolation.import_early()
-    for operator in operators:
-        found = isolation.run(_implementations, registry, operator, timeout_seconds=timeout_seconds)
-        if found.kind != "returned":
-            yield Verdict(operator=operator, implementation="reference", dtype=dtypes[0], trouble=found.reason)
+    found = {
+        operator: isolation.run(_implementations, registry, operator, timeout_seconds=timeout_seconds)
+        for operator in dict.fromkeys(operators)
+    }
+    _refuse_unknown(names, found)
+    for operator, offered in found.items():
+        if offered.kind != "returned":
+            yield Verdict(operator=operator, implementation=REFERENCE, dtype=dtypes[0], trouble=_trouble(offered))
             continue
-        for name in [name for name in [*found.value, "compile"] if name in (names or found.value)]:
-            for dtype in dtypes:
+        for name in [name for name in [*offered.value, COMPILE] if name in (names or offered.value)]:
+            for dtype in dict.fromkeys(dtypes):
                 ending = isolation.run(compare, registry, operator, name, dtype, timeout_seconds=timeout_seconds)
                 if ending.kind == "returned":
                     yield ending.value
                 else:
-                    trouble = f"{ending.kind.replace('_', ' ')}: {ending.reason}"
-                    yield Verdict(operator=operator, implementation=name, dtype=dtype, trouble=trouble)
+                    yield Verdict(operator=operator, implementation=name, dtype=dtype, trouble=_trouble(ending))
 
 
 def compare(registry: Registry, operator: str, implementation: str, dtype: Dtype) -> Verdict:
@@ -101,14 +110,29 @@ def compare(registry: Registry, operator: str, implementation: str, dtype: Dtype
             compared += [(str(case), row) for row in check.check(loaded, core, case.params, tensors)]
         except Unsupported as answer:
             skipped.append((str(case), str(answer)))
+    # A rival may cover nothing in a dtype; a reference that covers nothing would have passed unseen.
+    blank = implementation == REFERENCE and not compared
     return Verdict(
         operator=operator,
         implementation=implementation,
         dtype=dtype,
         compared=tuple(compared),
         skipped=tuple(skipped),
+        trouble=f"none of {len(skipped)} cases could be checked: {skipped[0][1]}" if blank and skipped else "",
     )
 
 
+def _refuse_unknown(names: Iterable[str], found: Mapping[str, Ending]) -> None:
+    """A name that no operator knows would check nothing, and pass."""
+    known = dict.fromkeys(name for ending in found.values() for name in ending.value or ())
+    for name in names:
+        if known and name not in (*known, COMPILE):
+            raise OpbenchError(f"no implementation {name!r}{did_you_mean(name, [*known, COMPILE])}")
+
+
+def _trouble(ending: Ending) -> str:
+    return ending.reason if ending.kind == "failed" else f"{ending.kind.replace('_', ' ')}: {ending.reason}"
+
+
 def _implementations(registry: Registry, operator: str) -> list[str]:
-    return ["reference", *registry.load(operator).implementations]
+    return [REFERENCE, *registry.load(operator).implementations]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,18 @@ import click
 
 from opbench.cases import DTYPES, Case, Dtype, Nchw, ParamValue, Pass, Scope
 from opbench.commands import options
-from opbench.errors import OpbenchError, Unsupported
+from opbench.errors import OpbenchError
 
 if TYPE_CHECKING:
     from opbench.registry import Registry
-    from opbench.results import Counts
+    from opbench.results import Counted, Counts
+
+    Rows = Mapping[tuple[Scope, Pass], Counts]
+
+TIMEOUT_SECONDS = 600.0
+"""For one scope and pass; a count that takes as long does not come back."""
+_SHARE_OF_MEMORY = 0.9
+"""Of what is free: fvcore runs the layer once, and what does not fit must fail before the system kills it."""
 
 _SCOPES: tuple[Scope, ...] = ("core", "layer")
 _PASSES: tuple[Pass, ...] = ("forward", "training")
@@ -31,31 +39,36 @@ _PASSES: tuple[Pass, ...] = ("forward", "training")
 @options.as_json
 def count(
     operator: str, shape: str, settings: tuple[str, ...], dtype: Dtype, paths: tuple[Path, ...], as_json: bool
-) -> None:
+) -> int:
     """Count what an operator costs on paper; nothing is measured.
 
     Parameters, multiply-accumulates (dense, as papers count, and in-bounds, without the taps on padding), FLOPs (two
     per multiply-accumulate) and compulsory bytes, of the core and of the layer, with each counter's answer.
 
-    With --json, an object with the keys `parameters`, `macs_dense`, `macs_in_bounds`, `bytes` (of the layer's forward),
-    and under `core` and `layer` the same for `forward` and `training` with `counters`.
+    With --json, an object with the keys `operator`, `input`, `dtype`, `params` (what --set names), `parameters`,
+    `macs_dense`, `macs_in_bounds`, `bytes` (of the layer's forward, or of the core's where there is no layer), and
+    `core` and `layer`. Of these each has `forward` and `training`: null where it cannot be counted, else the keys
+    `parameters`, `macs_dense`, `macs_in_bounds`, `at_least`, `bytes`, `agreement` and `counters` (`source`, `macs`,
+    `unknown`, `note`).
+
+    \b
+    opbench count involution --input 32x64x56x56 --set kernel_size=5
     """
     from opbench.registry import Registry
 
     base = Case(operator=operator, shape=Nchw.parse(shape), params=_params(settings), dtype=dtype)
     registry = Registry.discover(paths)
     registry.find(operator)
-    rows = {
-        (scope, pass_): _counted(registry, dataclasses.replace(base, scope=scope, pass_=pass_))
-        for scope in _SCOPES
-        for pass_ in _PASSES
-    }
-    if all(counts is None for counts in rows.values()):
-        raise OpbenchError(f"{operator} cannot be counted at {shape}")
+    rows, reasons, broken = _counted(registry, base)
+    if not rows:
+        raise OpbenchError(f"{operator} cannot be counted at {base.shape}: {reasons[0]}")
+    for reason in reasons:
+        click.echo(f"opbench: {reason}", err=True)
     if as_json:
         options.print_json(_data(base, rows))
     else:
         _print(base, rows)
+    return options.SOME_FAILED if broken else 0
 
 
 def _params(settings: tuple[str, ...]) -> dict[str, ParamValue]:
@@ -65,26 +78,39 @@ def _params(settings: tuple[str, ...]) -> dict[str, ParamValue]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise click.BadParameter(f"{setting!r} is not NAME=VALUE", param_hint="--set")
+            raise OpbenchError(f"--set {setting!r} is not NAME=VALUE, as in --set kernel_size=5")
         values[name] = plain(value)
     return values
 
 
-def _counted(registry: Registry, case: Case) -> Counts | None:
-    from opbench.measure.counters import count as count_subject
-    from opbench.subject import Subject
+def _counted(registry: Registry, base: Case) -> tuple[Rows, list[str], bool]:
+    """Count each scope and pass in a child, which a plugin may break; say what was not counted, and if that is so."""
+    from opbench import isolation, worker
+    from opbench.measure import machine
+    from opbench.probing import Prober
 
-    try:
-        return count_subject(Subject.load(registry, case))
-    except Unsupported as answer:
-        click.echo(f"opbench: {case.scope} not counted: {answer}", err=True)
-        return None
-    except ValueError as error:
-        raise OpbenchError(f"{case.operator}: {error}") from error
+    isolation.import_early("fvcore.nn")
+    refusals = Prober(registry).refusals([base])
+    if refusals:
+        return {}, [*refusals.values()], False
+    free = int(_SHARE_OF_MEMORY * machine.available_bytes())
+    rows: dict[tuple[Scope, Pass], Counts] = {}
+    reasons: dict[str, None] = {}
+    broken = False
+    for scope in _SCOPES:
+        for pass_ in _PASSES:
+            case = dataclasses.replace(base, scope=scope, pass_=pass_)
+            ending = isolation.run(worker.count, registry, case, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=free)
+            if ending.kind == "returned":
+                rows[scope, pass_] = ending.value
+            else:
+                broken |= ending.kind != "unsupported"
+                reasons[f"{scope} not counted: {ending.reason}"] = None
+    return rows, [*reasons], broken
 
 
-def _data(case: Case, rows: dict[tuple[Scope, Pass], Counts | None]) -> dict[str, Any]:
-    scopes: dict[str, Any] = {scope: {pass_: _row(rows[scope, pass_]) for pass_ in _PASSES} for scope in _SCOPES}
+def _data(case: Case, rows: Rows) -> dict[str, Any]:
+    scopes: dict[str, Any] = {scope: {pass_: _row(rows.get((scope, pass_))) for pass_ in _PASSES} for scope in _SCOPES}
     head = scopes["layer"]["forward"] or scopes["core"]["forward"] or {}
     return {
         "operator": case.operator,
@@ -105,34 +131,33 @@ def _row(counts: Counts | None) -> dict[str, Any] | None:
         "macs_in_bounds": counts.macs_in_bounds,
         "at_least": counts.at_least,
         "bytes": counts.compulsory_bytes,
-        "counters": [dataclasses.asdict(counted) for counted in counts.counters],
         "agreement": counts.agreement,
+        "counters": [dataclasses.asdict(counted) for counted in counts.counters],
     }
 
 
-def _print(case: Case, rows: dict[tuple[Scope, Pass], Counts | None]) -> None:
+def _print(case: Case, rows: Rows) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from opbench import units
+    from opbench.plain import plain
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120  # A pipe has no width; nothing need be cut.
-    title = Text(f"{case.operator} at {case.shape}, {case.dtype}")
+    # No number is cut: a pipe has no width, and a terminal wraps what is too wide for it.
+    console.width = max(console.width, 120)
+    title = Text(plain(f"{case.operator} at {case.shape}, {case.dtype}"))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("", "parameters", "MACs dense", "MACs in-bounds", "FLOPs", "bytes"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for (scope, pass_), counts in rows.items():
-        if counts is None:
-            continue
         least = "≥ " if counts.at_least else ""
         macs, bounds = counts.macs_dense, counts.macs_in_bounds
         table.add_row(
             f"{scope} {pass_}",
-            "–" if counts.parameters is None else f"{counts.parameters:,}".replace(",", " "),
+            "–" if counts.parameters is None else _digits(counts.parameters),
             "n/a" if macs is None else least + units.count(macs),
             "n/a" if bounds is None else units.count(bounds),
             "n/a" if macs is None else least + units.count(2 * macs),
@@ -140,19 +165,22 @@ def _print(case: Case, rows: dict[tuple[Scope, Pass], Counts | None]) -> None:
         )
     console.print(table)
     for (scope, pass_), counts in rows.items():
-        if counts is not None:
-            answers = ", ".join(_answer(counted) for counted in counts.counters)
-            console.print(
-                Text(f"{scope} {pass_}: {answers}: {counts.agreement or 'nothing to compare'}"), soft_wrap=True
-            )
+        answers = ", ".join(map(_answer, counts.counters))
+        verdict = counts.agreement or "nothing to compare"
+        console.print(Text(plain(f"{scope} {pass_}: {answers}: {verdict}")), soft_wrap=True)
     console.print(
         "One multiply-accumulate (MAC) is two FLOPs. Dense counts taps on padding, as papers do; in-bounds does not.\n"
         "Bytes: each input and parameter read once, each output written once; training does so forward and backward.",
     )
 
 
-def _answer(counted: Any) -> str:
+def _answer(counted: Counted) -> str:
     if counted.macs is None:
         return f"{counted.source} n/a ({counted.note})"
     least = "≥ " if counted.unknown else ""
-    return f"{counted.source} {least}{counted.macs:,}".replace(",", " ")
+    return f"{counted.source} {least}{_digits(counted.macs)}"
+
+
+def _digits(value: int) -> str:
+    """Every digit, in groups of three: 12344 -> '12 344'."""
+    return f"{value:,}".replace(",", " ")

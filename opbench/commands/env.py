@@ -15,8 +15,12 @@ def env(as_json: bool) -> None:
     """Show the machine, the software and the noise a run would be taken in.
 
     With --json, the `environment` object that every run stores.
+
+    \b
+    opbench env --json
     """
     from opbench import environment
+    from opbench.plain import plain
 
     found = dataclasses.asdict(environment.capture())
     if as_json:
@@ -26,6 +30,6 @@ def env(as_json: bool) -> None:
         if isinstance(value, dict):
             click.echo(f"{name}:")
             for key, item in value.items():
-                click.echo(f"  {key}: {item}")
+                click.echo(f"  {plain(f'{key}: {item}')}")
         else:
-            click.echo(f"{name}: {'–' if value in (None, ()) else value}")
+            click.echo(plain(f"{name}: {'–' if value in (None, ()) else value}"))

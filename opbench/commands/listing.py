@@ -17,7 +17,12 @@ def list_(paths: tuple[Path, ...], as_json: bool) -> None:
 
     Reads folders and docstrings only; nothing is imported, so it answers at once. With --json, a list of objects with
     the keys `operator`, `summary` and `folder`.
+
+    \b
+    opbench list
+    opbench list --operators examples/box_blur
     """
+    from opbench.plain import plain
     from opbench.registry import Registry
 
     plugins = Registry.discover(paths).plugins.values()
@@ -25,6 +30,7 @@ def list_(paths: tuple[Path, ...], as_json: bool) -> None:
         rows = [{"operator": item.name, "summary": item.summary, "folder": str(item.folder)} for item in plugins]
         options.print_json(rows)
         return
-    width = max((len(plugin.name) for plugin in plugins), default=0)
-    for plugin in plugins:
-        click.echo(f"{plugin.name:{width}}  {plugin.summary}")
+    names = [plain(plugin.name) for plugin in plugins]
+    width = max(map(len, names), default=0)
+    for name, plugin in zip(names, plugins, strict=True):
+        click.echo(f"{name:{width}}  {plain(plugin.summary)}")

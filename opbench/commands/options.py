@@ -11,6 +11,9 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+SOME_FAILED = 5
+"""Exit status where some case was wrong, or did not survive."""
+
 
 def operator_paths(command: Command) -> Command:
     """Add `--operators PATH`, which may be repeated."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import click
 
 from opbench.errors import RunError
-from opbench.settings import SortBy
+
+if TYPE_CHECKING:
+    from opbench.settings import SortBy
+
+ORDERS = ("suite", "name", "parameters", "macs", "latency", "memory")
+"""What `opbench.settings.SortBy` says, without importing it."""
 
 
 @click.command()
@@ -27,7 +32,7 @@ from opbench.settings import SortBy
     metavar="KEY[,KEY…]",
     help="A table for each value of operator, shape, pass, kernel_size …",
 )
-@click.option("--sort-by", "sort_by", type=click.Choice(get_args(SortBy)), help="Order of the rows.")
+@click.option("--sort-by", "sort_by", type=click.Choice(ORDERS), help="Order of the rows.")
 @click.option("--baseline", metavar="OPERATOR[/IMPLEMENTATION]", help="What the ratios refer to.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead.")
 def report(
@@ -41,7 +46,10 @@ def report(
     """Make the tables of runs again, at any time and on any machine; nothing is measured.
 
     Every DIR is a directory that `opbench run` wrote, finished or not. Ratios are given only between times taken under
-    the same policy in the same run.
+    the same policy in the same run. The tables go to standard output, or to a file with -o.
+
+    \b
+    opbench report runs/quickstart --format markdown -o report.md
     """
     from rich.console import Console
 

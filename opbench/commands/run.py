@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from opbench.session import Prepared
     from opbench.store import Run
 
-FAILED = 5
 BAD = frozenset({"wrong", "failed", "out_of_memory", "timed_out", "crashed"})
 REPORT_FILE = "report.md"
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -57,7 +56,12 @@ def run(
     most the case in flight, and --resume goes on. Progress goes to standard error, the table to standard output. The
     directory holds run.json, records.jsonl and report.md.
 
-    With --json, the records instead of the table, as `opbench report --format json` gives them.
+    With --json, the records instead of the table, as `opbench report --format json` gives them; with --dry-run, an
+    object with the keys `seconds_estimated` and `cases` (`case`, `implementations`, `peak_bytes`, `seconds_estimated`,
+    `trouble`).
+
+    \b
+    opbench run suites/quickstart.yaml --only 'involution*' --set measure.processes=1
     """
     from rich.console import Console
 
@@ -110,7 +114,7 @@ def _show(finished: Run, console: Console, as_json: bool) -> int:
     else:
         report.show(view, Console())
     console.print(f"opbench: kept in {finished.directory}, report in {finished.directory / REPORT_FILE}", markup=False)
-    return FAILED if any(record.status in BAD for record in finished.records) else 0
+    return options.SOME_FAILED if any(record.status in BAD for record in finished.records) else 0
 
 
 def _write_report(directory: Path) -> Run:

@@ -24,25 +24,27 @@ def show(operator: str, paths: tuple[Path, ...], as_json: bool) -> None:
 
     With --json, an object with the keys `operator`, `summary`, `source`, `folder`, `parameters` (`name`, `default`,
     `legal`, `help`) and `implementations` (`name`, `dtypes`, `devices`, `summary`).
+
+    \b
+    opbench show involution
     """
-    from opbench.inspection import describe_operator
+    from opbench.probing import Prober
     from opbench.registry import Registry
 
     registry = Registry.discover(paths)
     plugin = registry.find(operator)
-    loaded = registry.load(operator)
-    description = describe_operator(loaded)
+    description = Prober(registry).describe(operator)
     if as_json:
-        options.print_json(_data(plugin, loaded.source, description))
+        options.print_json(_data(plugin, description))
     else:
-        click.echo("\n".join(_lines(plugin, loaded.source, description)))
+        click.echo("\n".join(_lines(plugin, description)))
 
 
-def _data(plugin: Plugin, source: str, description: Description) -> dict[str, object]:
+def _data(plugin: Plugin, description: Description) -> dict[str, object]:
     return {
         "operator": plugin.name,
         "summary": plugin.summary,
-        "source": source,
+        "source": description.source,
         "folder": str(plugin.folder),
         "parameters": [
             {"name": spec.name, "default": spec.default, "legal": spec.legal, "help": spec.help}
@@ -60,26 +62,32 @@ def _data(plugin: Plugin, source: str, description: Description) -> dict[str, ob
     }
 
 
-def _lines(plugin: Plugin, source: str, description: Description) -> list[str]:
-    lines = [f"{plugin.name}: {plugin.summary}"]
-    if source:
-        lines.append(f"source: {source}")
-    lines += [f"folder: {plugin.folder}", "", "parameters:"]
+def _lines(plugin: Plugin, description: Description) -> list[str]:
+    from opbench.plain import plain
+
+    lines = [f"{plain(plugin.name)}: {plain(plugin.summary)}"]
+    if description.source:
+        lines.append(f"source: {plain(description.source)}")
+    lines += [f"folder: {plain(str(plugin.folder))}", "", "parameters:"]
     names = max((len(spec.name) for spec in description.params), default=0)
     for spec in description.params:
-        lines += [f"  {spec.name:{names}}  {_word(spec.default)}  ({spec.legal})", f"  {'':{names}}  {spec.help}"]
+        lines.append(f"  {spec.name:{names}}  {_word(spec.default)}  ({plain(spec.legal)})")
+        lines += [f"  {'':{names}}  {plain(spec.help)}"] if spec.help else []
     if not description.params:
         lines.append("  none")
     lines += ["", "implementations:"]
-    names = max(len(item.name) for item in description.implementations)
-    for item in description.implementations:
-        lines.append(f"  {item.name:{names}}  {item.summary}")
-        lines.append(f"  {'':{names}}  on {', '.join(item.devices)}, in {', '.join(item.dtypes)}")
+    words = [plain(item.name) for item in description.implementations]
+    names = max(map(len, words))
+    for name, item in zip(words, description.implementations, strict=True):
+        where = f"on {', '.join(item.devices)}, in {', '.join(item.dtypes)}"
+        lines += [f"  {name:{names}}  {plain(item.summary)}".rstrip(), f"  {'':{names}}  {plain(where)}"]
     return lines
 
 
 def _word(value: ParamValue) -> str:
     """Write a value as a suite would."""
+    from opbench.plain import plain
+
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else plain(str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,23 @@ from opbench.commands import options
 if TYPE_CHECKING:
     from opbench.verification import Verdict
 
-FAILED = 5
+_FAILURES_SHOWN = 5
 
 
 @click.command()
 @click.argument("operators", nargs=-1)
 @click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Only this dtype. May be repeated.")
-@click.option("--implementation", "names", multiple=True, help="Only this one, or 'compile'. May be repeated.")
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds for one implementation in one dtype.")
+@click.option(
+    "--implementation", "names", multiple=True, metavar="NAME", help="Only this one, or 'compile'. May be repeated."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For one implementation in one dtype.",
+)
 @options.operator_paths
 @options.as_json
 def verify(
@@ -52,24 +62,39 @@ def verify(
             click.echo("\n".join(_lines(verdict)))
     if as_json:
         options.print_json([row for verdict in verdicts for row in _rows(verdict)])
-    return FAILED if any(not verdict.passed for verdict in verdicts) else 0
+    return options.SOME_FAILED if any(not verdict.passed for verdict in verdicts) else 0
 
 
 def _lines(verdict: Verdict) -> Iterator[str]:
-    yield f"{verdict.operator} {verdict.implementation} {verdict.dtype}: {verdict.summary}"
-    for case, row in verdict.failures[:5]:
-        yield f"  {row.quantity} off by {row.error:.1e}, budget {row.budget:.1e}, worst at {row.where}: {case}"
-    if len(verdict.failures) > 5:
-        yield f"  and {len(verdict.failures) - 5} more"
+    from opbench.plain import plain
+
+    yield plain(f"{verdict.operator} {verdict.implementation} {verdict.dtype}: {verdict.summary}")
+    for case, row in verdict.failures[:_FAILURES_SHOWN]:
+        off = f"{row.quantity} off by {row.error:.1e}, budget {row.budget:.1e}, worst at {row.where}: {case}"
+        yield f"  {plain(off)}"
+    if len(verdict.failures) > _FAILURES_SHOWN:
+        yield f"  and {len(verdict.failures) - _FAILURES_SHOWN} more"
 
 
 def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
-    about = {"operator": verdict.operator, "implementation": verdict.implementation, "dtype": verdict.dtype}
+    blank = dict.fromkeys(("case", "quantity", "error", "budget", "where", "status", "reason"))
+    about = {
+        "operator": verdict.operator,
+        "implementation": verdict.implementation,
+        "dtype": verdict.dtype,
+        **blank,
+    }
     if verdict.trouble:
-        yield {**about, "case": None, "quantity": None, "status": "fail", "reason": verdict.trouble}
+        yield {**about, "status": "fail", "reason": verdict.trouble}
     for case, reason in verdict.skipped:
-        yield {**about, "case": case, "quantity": None, "status": "skip", "reason": reason}
+        yield {**about, "case": case, "status": "skip", "reason": reason}
     for case, row in verdict.compared:
-        error = row.error if row.error == row.error and row.error != float("inf") else None
-        status = "pass" if row.passed else "fail"
-        yield {**about, "case": case, "quantity": row.quantity, "error": error, "budget": row.budget, "status": status}
+        yield {
+            **about,
+            "case": case,
+            "quantity": row.quantity,
+            "error": row.error if math.isfinite(row.error) else None,
+            "budget": row.budget,
+            "where": row.where,
+            "status": "pass" if row.passed else "fail",
+        }
