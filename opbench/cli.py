@@ -19,6 +19,7 @@ from opbench.commands.schema import schema
 from opbench.commands.show import show
 from opbench.commands.verify import verify
 from opbench.errors import OpbenchError, SuiteError
+from opbench.plain import one_line
 
 INTERNAL_ERROR, INTERRUPTED = 6, 130
 
