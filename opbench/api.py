@@ -101,6 +101,17 @@ def _one_feature_map(params: Any, shape: Nchw, make: Maker) -> dict[str, Tensor]
     return {"x": make.normal(*shape)}
 
 
+class _BareCore(nn.Module):
+    """The layer of an operator that learns nothing: its core on the feature map."""
+
+    def __init__(self, _: int, params: Any, core: Core) -> None:
+        super().__init__()
+        self.params, self.core = params, core
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.core(self.params, x)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operator:
     """One spatial operator: its meaning (the reference), its layer, its inputs, its cost, its rivals."""
@@ -112,7 +123,10 @@ class Operator:
     inputs: Callable[[Any, Nchw, Maker], Mapping[str, Tensor]] = _one_feature_map
     """The core's tensors by name, in the core's order, for a layer input of the given shape."""
     layer: Callable[[int, Any, Core], nn.Module] | None = None
-    """`layer(in_channels, params, core)`: the trainable module as the paper defines it, calling `core`."""
+    """`layer(in_channels, params, core)`: the trainable module as the paper defines it, calling `core`.
+
+    Left out, the core is the layer where the feature map is all that it takes; else there is none.
+    """
     cost: Callable[[Any, Nchw], Cost] | None = None
     """Exact parameters of the layer and MACs of core and layer, for a layer input of the given shape."""
     implementations: Mapping[str, Implementation] = field(default_factory=dict)
@@ -131,6 +145,8 @@ class Operator:
         if taken:
             raise ValueError(f"implementations cannot be called {', '.join(sorted(taken))}: the harness has those")
         object.__setattr__(self, "implementations", MappingProxyType(dict(self.implementations)))
+        if self.layer is None and self.inputs is _one_feature_map:
+            object.__setattr__(self, "layer", _BareCore)
         if not self.samples:
             object.__setattr__(self, "samples", (Sample(self.params(), 8),))
 

@@ -160,7 +160,7 @@ def test_a_core_has_no_parameters() -> None:
 
 def test_a_layer_is_not_counted_where_there_is_none() -> None:
     with pytest.raises(Unsupported, match="made_up has no layer, only a core"):
-        counts(Operator(reference=lambda p, x: x), scope="layer")
+        counts(Operator(reference=pixelwise, inputs=matrices), scope="layer")
 
 
 # No formula: the counters look inside
