@@ -48,7 +48,7 @@ class Comparison:
 def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Tensor]) -> list[Comparison]:
     """Compare a core with the float64 reference: the forward and the gradient of every floating input.
 
-    An input that the core has changed is one more quantity, and wrong.
+    An input that the core has changed is one more quantity, the first and wrong.
 
     Raises:
         Unsupported: the core does not cover these inputs.
@@ -61,14 +61,15 @@ def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Ten
     with poisoned_memory():
         actual = evaluate(core, params, tensors)
     dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    rows = [
-        compare(quantity, actual.get(quantity), truth[quantity], own[quantity], scale[quantity], dtype)
-        for quantity in truth
-    ]
-    return rows + [
+    # First, because a gradient made from an overwritten input is wrong as well.
+    overwritten = [
         Comparison(quantity=name, error=math.nan, budget=0.0, where="the core overwrote it")
         for name, tensor in tensors.items()
         if not torch.equal(float64(tensor), upcast[name])
+    ]
+    return overwritten + [
+        compare(quantity, actual.get(quantity), truth[quantity], own[quantity], scale[quantity], dtype)
+        for quantity in truth
     ]
 
 

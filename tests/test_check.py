@@ -252,6 +252,17 @@ def test_what_a_layer_feeds_its_core_is_noted() -> None:
     assert not seen.requires_grad
 
 
+def test_an_overwritten_input_comes_before_what_it_spoils() -> None:
+    def scribbling(_: Any, x: Tensor, weight: Tensor) -> Tensor:
+        output = x * weight
+        x.data.zero_()
+        return output
+
+    tensors = {"x": torch.ones(1, 2, 3, 3), "weight": torch.full((1, 2, 3, 3), 0.5)}
+    rows = gate.check(Operator(reference=lambda _, x, weight: x * weight), scribbling, None, tensors)
+    assert [row.quantity for row in rows if not row.passed] == ["x", "grad_weight"]
+
+
 def test_a_core_that_does_not_cover_a_case_says_so() -> None:
     def picky(_: Any, x: Tensor) -> Tensor:
         raise Unsupported(f"{x.shape[1]} channels are too few")
