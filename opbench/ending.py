@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import os
 import pickle
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from opbench.errors import OpbenchError, Unsupported
+from opbench.errors import OpbenchError, Unsupported, said, short
+from opbench.registry import ENTRY_FILE
 
-_LONGEST_REASON = 300
 _OUT_OF_MEMORY_WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 _DUMP = "Fatal Python error: "
 """What Python's fault handler begins with when it says where a crash happened."""
@@ -51,21 +52,23 @@ def read(message: bytes) -> Ending:
             return ending
         return dataclasses.replace(ending, value=_Unpickler(io.BytesIO(ending.value)).load())
     except Exception as error:
-        return Ending(kind="failed", reason=_short(f"its result cannot be read: {_one_line(error)}"))
+        return Ending(kind="failed", reason=short(f"its result cannot be read: {_one_line(error)}"))
 
 
-def of_crash(status: int, said: str) -> Ending:
+def of_crash(status: int, output: str) -> Ending:
     """Tell how a process ended that sent nothing, by its wait status and the end of its output."""
-    words, _, dump = said.partition(_DUMP)
+    words, _, dump = output.partition(_DUMP)
     if os.WIFSIGNALED(status):
         reason = _signal(os.WTERMSIG(status))
-        if place := re.search(r'^ *File "(.*)", line (\d+)', dump, re.MULTILINE):
-            reason += f" at {Path(place[1]).name}:{place[2]}"
+        stack = re.findall(r'^ *File "(.*)", line (\d+)', dump, re.MULTILINE)
+        # Beyond this module lies the parent's stack, of which the child has a copy.
+        if places := list(itertools.takewhile(lambda place: place[0] != __file__, stack)):
+            reason += f" at {_innermost(places)}"
         if os.WTERMSIG(status) == signal.SIGKILL:
             reason += "; the system may have run out of memory"
     else:
         reason = f"exit status {os.WEXITSTATUS(status)} without a result"
-    last = next(filter(None, map(_short, reversed(words.splitlines()))), "")
+    last = next(filter(None, map(short, reversed(words.splitlines()))), "")
     kind: Literal["out_of_memory", "crashed"] = "out_of_memory" if _says_out_of_memory(words) else "crashed"
     return Ending(kind=kind, reason=": ".join(filter(None, [reason, last])))
 
@@ -84,7 +87,7 @@ def _ending_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Endi
     try:
         return Ending(kind="returned", value=pickle.dumps(function(*arguments)))
     except Unsupported as answer:
-        return Ending(kind="unsupported", reason=_said(answer))
+        return Ending(kind="unsupported", reason=said(answer))
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # What they hold may be all the memory there is.
         return Ending(kind="out_of_memory" if _is_out_of_memory(error) else "failed", reason=_one_line(error))
@@ -94,7 +97,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one it was raised from, is a failed allocation."""
     if error is None:
         return False
-    return isinstance(error, MemoryError) or _says_out_of_memory(_said(error)) or _is_out_of_memory(error.__cause__)
+    return isinstance(error, MemoryError) or _says_out_of_memory(said(error)) or _is_out_of_memory(error.__cause__)
 
 
 def _says_out_of_memory(text: str) -> bool:
@@ -104,25 +107,15 @@ def _says_out_of_memory(text: str) -> bool:
 def _one_line(error: BaseException) -> str:
     """'plugin.py:12: ValueError: what it said'; an error of opbench says itself where it comes from."""
     if isinstance(error, OpbenchError):
-        return _said(error)
-    said = ": ".join(filter(None, [type(error).__name__, _said(error)]))
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: {said}" if frames else said
+        return said(error)
+    places = [(frame.filename, frame.lineno) for frame in reversed(traceback.extract_tb(error.__traceback__))]
+    return ": ".join(filter(None, [_innermost(places), type(error).__name__, said(error)]))
 
 
-def _said(error: BaseException) -> str:
-    """The first line of an error's message; '' where its own `__str__` fails."""
-    try:
-        lines = str(error).splitlines()
-    except Exception:
-        return ""
-    return next(filter(None, map(_short, lines)), "")
-
-
-def _short(line: str) -> str:
-    """The line without what no file can hold, and no longer than a reason should be."""
-    line = line.strip().encode(errors="backslashreplace").decode()
-    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"
+def _innermost(places: Sequence[tuple[str, object]]) -> str:
+    """'plugin.py:12': of places from the innermost on, the first in an operator's folder, or else the first."""
+    own = [place for place in places if (Path(place[0]).parent / ENTRY_FILE).is_file()]
+    return next((f"{Path(file).name}:{line}" for file, line in [*own, *places]), "")
 
 
 def _signal(number: int) -> str:

@@ -14,6 +14,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from opbench.plain import one_line
+
+_LONGEST_REASON = 300
+
 
 class OpbenchError(Exception):
     """Printed as one line after `opbench: `."""
@@ -47,6 +51,21 @@ class MachineError(OpbenchError):
 
 class Unsupported(Exception):  # noqa: N818 - it is an answer, not an error
     """Raised by a plugin for a case it does not cover; the message says why and is recorded as a skip."""
+
+
+def said(error: BaseException) -> str:
+    """Return the first line of what an error says, made harmless; '' where its own `__str__` fails."""
+    try:
+        lines = str(error).splitlines()
+    except Exception:
+        return ""
+    return next(filter(None, map(short, lines)), "")
+
+
+def short(line: str) -> str:
+    """Return a line that any file and terminal can hold, and no longer than a reason should be."""
+    line = one_line(line)
+    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -28,11 +28,13 @@ from typing import IO, Any, NoReturn
 from opbench import ending
 from opbench.ending import Ending
 from opbench.errors import MachineError
+from opbench.measure import machine
 
 _LENGTH = struct.Struct("<Q")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _TICK_SECONDS = 0.1
 _TAIL_BYTES = 1 << 16
+_SHARE_OF_MEMORY = 0.9
 _LARGEST_FILE_BYTES = 1 << 30
 """Most that a child may write to a file, that of its output included: printing for ever must not fill the disk."""
 # torch imports the second when a tensor mode or a meta tensor is first used: most of a second in every child.
@@ -52,7 +54,8 @@ def run(
         function: any callable; its result must pickle, and be made of classes that are imported here.
         arguments: passed on; they need not pickle.
         timeout_seconds: the child and its descendants are killed after this long.
-        memory_bytes: how much more address space than the parent the child may map; allocations beyond it fail.
+        memory_bytes: how much more address space than the parent the child may map, what is spendable unless given;
+            allocations beyond it fail.
         tick: called about ten times a second while waiting.
 
     A KeyboardInterrupt while waiting kills the child and goes on to the caller.
@@ -60,6 +63,7 @@ def run(
     Raises:
         MachineError: the system refuses another process.
     """
+    memory_bytes = spendable_bytes() if memory_bytes is None else memory_bytes
     others = _adopting_children()
     reader, writer = os.pipe()
     with (
@@ -80,6 +84,11 @@ def run(
         finally:
             status = _end(child, others)
         return ending.of_crash(status, _tail(output)) if message is None else ending.read(message)
+
+
+def spendable_bytes() -> int:
+    """Bytes of memory a child may take: what is free, less a share for what nobody foresees."""
+    return int(_SHARE_OF_MEMORY * machine.available_bytes())
 
 
 def import_early(*modules: str) -> None:
@@ -164,7 +173,7 @@ def _be_the_child(
         os._exit(status)
 
 
-def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes: int | None) -> None:
+def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes: int) -> None:
     """Make the child a good neighbour: its own session, no terminal, no core file, first to go when memory is short."""
     os.setsid()
     gc.freeze()  # What was inherited is not garbage: collecting would only copy its pages.
@@ -185,9 +194,8 @@ def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes:
         Path("/proc/self/oom_score_adj").write_text("1000")
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, _LARGEST_FILE_BYTES)
-    if memory_bytes is not None:
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _limit(resource.RLIMIT_AS, mapped + memory_bytes)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _limit(resource.RLIMIT_AS, mapped + memory_bytes)
 
 
 def _limit(kind: int, value: int) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from opbench import units
 from opbench.cases import Case
+from opbench.plain import plain
 from opbench.results import Failed, Record, Skipped, Wrong
 
 _REFRESH_SECONDS = 0.5
@@ -53,7 +54,7 @@ class Watcher:
         """Show what is about to be done."""
         room = max(20, self.console.width - 62)
         self.progress.update(
-            self.task, description=f"{_short(case, implementation)[:room]}: {doing}", left=self._left()
+            self.task, description=f"{plain(_short(case, implementation), room)}: {doing}", left=self._left()
         )
         self.progress.refresh()
 
@@ -71,7 +72,7 @@ class Watcher:
             return
         words = f"[{self.done}/{self.planned}] {_short(record.case, record.implementation)}: {_ending(record)}"
         left = "" if self.live or self.done == self.planned else f"  ({self._left()})"
-        self.console.print(Text(words + left), soft_wrap=True)
+        self.console.print(Text(plain(words) + left), soft_wrap=True)
 
     def _refresh(self) -> None:
         self.refreshed = time.monotonic()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from opbench.errors import OpbenchError, PluginError, did_you_mean
+from opbench.errors import OpbenchError, PluginError, did_you_mean, said
 
 if TYPE_CHECKING:
     from opbench.api import Operator
@@ -88,11 +88,13 @@ class Registry:
             PluginError: its folder cannot be imported or holds no `OPERATOR`.
         """
         plugin = self.find(name)
+        if "." in name:
+            raise PluginError(f"{plugin.folder}: no package can be called {name!r}; an operator's name has no dot")
         entry = plugin.folder / ENTRY_FILE
         try:
             module = _imported(plugin)
         except Exception as error:
-            raise PluginError(f"{entry}: {type(error).__name__}: {error}") from error
+            raise PluginError(": ".join(filter(None, [str(entry), type(error).__name__, said(error)]))) from error
         from opbench.api import Operator
 
         operator = getattr(module, "OPERATOR", None)

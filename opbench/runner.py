@@ -17,7 +17,8 @@ from opbench import isolation, store, units, worker
 from opbench.cases import Case, ParamValue
 from opbench.check import Comparison
 from opbench.ending import Ending
-from opbench.measure import machine, statistics
+from opbench.errors import said
+from opbench.measure import statistics
 from opbench.registry import Registry
 from opbench.results import (
     Counts,
@@ -33,9 +34,6 @@ from opbench.results import (
     Wrong,
 )
 from opbench.settings import Measure, Metric
-
-_SHARE_OF_MEMORY = 0.9
-"""How much of the memory that is free a case may take; the rest is for what the forecast does not see."""
 
 
 class Observer(Protocol):
@@ -68,7 +66,7 @@ class Job:
 def run(job: Job, directory: Path) -> None:
     """Measure everything and append each record to the run's directory."""
     for case, group in itertools.groupby(job.plan, key=lambda item: item[0]):
-        for record in _Measurement(job, case, [name for _, name in group]).records():
+        for record in map(storable, _Measurement(job, case, [name for _, name in group]).records()):
             store.append(directory, record)
             job.observer.recorded(record)
 
@@ -124,7 +122,7 @@ class _Measurement:
             return False
         forecast: worker.Forecast = ending.value
         self.params = dict(forecast.params)
-        free = int(_SHARE_OF_MEMORY * machine.available_bytes())
+        free = isolation.spendable_bytes()
         if self._measures and forecast.peak_bytes is not None and forecast.peak_bytes > free:
             reason = f"needs about {units.bytes_(forecast.peak_bytes)} of memory, {units.bytes_(free)} are free"
             self.ended = dict.fromkeys(self.names, Skipped(reason=reason))
@@ -203,9 +201,18 @@ class _Measurement:
             self.case,
             *arguments,
             timeout_seconds=self.job.measure.timeout_seconds,
-            memory_bytes=int(_SHARE_OF_MEMORY * machine.available_bytes()),
             tick=self.job.observer.tick,
         )
+
+
+def storable(record: Record) -> Record:
+    """Return the record, or one that says why it would not survive the way to the disk and back."""
+    try:
+        Record.from_json(record.to_json().encode().decode())
+    except (TypeError, ValueError) as error:
+        reason = f"its results cannot be stored: {said(error)}"
+        return Record(case=record.case, implementation=record.implementation, outcome=Failed(reason=reason))
+    return record
 
 
 def outcome_of(ending: Ending) -> Skipped | Failed:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from opbench.cases import Case
 from opbench.environment import Environment
-from opbench.errors import MachineError, RunError
+from opbench.errors import MachineError, RunError, said
 from opbench.results import SCHEMA_VERSION, Record
 from opbench.settings import Measure, Metric, Report
 
@@ -119,7 +119,7 @@ def read(directory: Path) -> Run:
             try:
                 record = Record.from_json(line.decode())
             except ValueError as error:
-                raise RunError(f"{path}:{number}: damaged record: {_first_line(error)}") from error
+                raise RunError(f"{path}:{number}: damaged record: {said(error)}") from error
             records[record.key] = record
     order = {(case.id, name): index for index, (case, name) in enumerate(header.plan)}
     ordered = sorted(records.values(), key=lambda record: order.get(record.key, len(order)))
@@ -155,7 +155,7 @@ def _read_header(path: Path) -> Header:
     except FileNotFoundError as error:
         raise RunError(f"{path.parent} holds no run: there is no {HEADER_FILE}") from error
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: {_first_line(error)}") from error
+        raise RunError(f"{path}: {said(error)}") from error
     found = data.get("schema") if isinstance(data, dict) else None
     if found != SCHEMA_VERSION:
         raise RunError(f"{path}: schema {found}, but this opbench reads schema {SCHEMA_VERSION}")
@@ -172,7 +172,3 @@ def _write_whole(path: Path, content: bytes) -> None:
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(content)
     beside.replace(path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

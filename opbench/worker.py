@@ -12,6 +12,7 @@ from torch import Tensor
 
 from opbench import check as gate
 from opbench.cases import Case, ParamValue
+from opbench.errors import PluginError, Unsupported
 from opbench.measure import clock, counters, flops, memory, processor, tracker
 from opbench.measure.stop import StopRule
 from opbench.params import resolved
@@ -19,6 +20,7 @@ from opbench.registry import Registry
 from opbench.results import Counts, Memory, Policy, Sampling
 from opbench.settings import Measure
 from opbench.subject import META, Subject, frozen_copy
+from opbench.work import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +49,22 @@ class Timed:
 def forecast(registry: Registry, case: Case) -> Forecast:
     """Foresee a case on meta tensors, which take no memory."""
     subject = Subject.load(registry, case)
-    cost = None if subject.operator.cost is None else subject.operator.cost(subject.params, case.shape)
-    work = cost and (cost.core if case.scope == "core" else cost.layer)
     return Forecast(
-        params=resolved(subject.params),
+        params={name: _plain(value) for name, value in resolved(subject.params).items()},
         peak_bytes=_peak_bytes(subject),
-        macs=work.of_pass(case.pass_).dense if work else None,
+        macs=_macs(subject),
     )
 
 
 def count(registry: Registry, case: Case) -> Counts:
-    """Count a case with every counter."""
-    return counters.count(Subject.load(registry, case))
+    """Count a case with every counter.
+
+    Raises:
+        PluginError: the plugin's formula gives something else than a cost.
+    """
+    subject = Subject.load(registry, case)
+    _cost(subject)  # The counters take its numbers as they are.
+    return counters.count(subject)
 
 
 def check(registry: Registry, case: Case, implementation: str) -> list[gate.Comparison]:
@@ -70,17 +76,10 @@ def check(registry: Registry, case: Case, implementation: str) -> list[gate.Comp
     subject = Subject.load(registry, case, implementation)
     if case.scope == "core":
         return gate.check(subject.operator, subject.core, subject.params, subject.core_inputs())
-    fed: list[tuple[Any, tuple[Tensor, ...]]] = []
     with torch.no_grad():
-        output = subject.bundle(core=gate.shared_inputs(subject.core, fed)).forward()
-    names = list(subject.core_inputs(device=META))
-    rows = [
-        row
-        for params, tensors in fed
-        for row in gate.check(subject.operator, subject.core, params, dict(zip(names, tensors, strict=True)))
-    ]
-    if not rows:
-        raise RuntimeError(f"the layer of {case.operator} never calls its core, so its implementations cannot differ")
+        fed = _fed(subject)
+        output = subject.bundle().forward()
+    rows = [row for params, tensors in fed for row in gate.check(subject.operator, subject.core, params, tensors)]
     if not bool(output.isfinite().all()):
         rows.append(gate.Comparison(quantity="layer", error=math.nan, budget=0.0, where="its output is not finite"))
     return rows
@@ -126,6 +125,23 @@ def measure_memory(registry: Registry, case: Case, implementation: str, measure:
     return memory.measure(bundle.forward, bundle.inputs, bundle.parameters, case.pass_, compiled=compiled)
 
 
+def _fed(subject: Subject) -> list[tuple[Any, dict[str, Tensor]]]:
+    """The parameters and tensors of every call of the layer to its core.
+
+    Noted with the reference as the core: an implementation might overwrite what it is to be checked on.
+    """
+    calls: list[tuple[Any, tuple[Tensor, ...]]] = []
+    subject.bundle(core=gate.shared_inputs(subject.operator.reference, calls)).forward()
+    operator, names = subject.case.operator, list(subject.core_inputs(device=META))
+    if not calls:
+        raise PluginError(f"{operator}: the layer never calls its core, so its implementations cannot differ")
+    for _, tensors in calls:
+        if len(tensors) != len(names):
+            words = f"the layer feeds its core {len(tensors)} tensors, inputs gives {len(names)}: {', '.join(names)}"
+            raise PluginError(f"{operator}: {words}")
+    return [(params, dict(zip(names, tensors, strict=True))) for params, tensors in calls]
+
+
 def _policies(measure: Measure) -> list[Policy]:
     threads = [processor.physical_cores() if count == "physical" else count for count in measure.threads]
     return [
@@ -153,6 +169,43 @@ def _compared(case: Case, results: tuple[Tensor, ...], expected: tuple[Tensor, .
     return None
 
 
+def _plain(value: object) -> ParamValue:
+    """A parameter as a run can store it; a plugin's own types, and numbers that JSON does not know, become text."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _macs(subject: Subject) -> int | None:
+    try:
+        cost = _cost(subject)
+    except Unsupported:
+        raise
+    except Exception:
+        return None  # Counting the case will say what is wrong with its formula.
+    if cost is None:
+        return None
+    work = cost.core if subject.case.scope == "core" else cost.layer
+    return work.of_pass(subject.case.pass_).dense
+
+
+def _cost(subject: Subject) -> Cost | None:
+    """What the plugin's formula says of a case; None where it has none."""
+    if subject.operator.cost is None:
+        return None
+    cost = subject.operator.cost(subject.params, subject.case.shape)
+    numbers = _numbers(cost) if isinstance(cost, Cost) else [cost]
+    wrong = [number for number in numbers if not isinstance(number, int)]
+    if wrong:
+        raise PluginError(f"{subject.case.operator}: cost must give a Cost of whole numbers, got {wrong[0]!r}")
+    return cost
+
+
+def _numbers(cost: Cost) -> list[object]:
+    phases = [phase for work in (cost.core, cost.layer) for phase in (work.forward, work.backward)]
+    return [cost.parameters, *(number for macs in phases for number in (macs.dense, macs.in_bounds))]
+
+
 def _peak_bytes(subject: Subject) -> int | None:
     """Foresee the larger of two peaks: one pass over the case's buffers, and the check with its float64 results."""
     try:
@@ -161,7 +214,9 @@ def _peak_bytes(subject: Subject) -> int | None:
         upcast = {name: gate.float64(tensor) for name, tensor in core_inputs.items()}
         one_pass = tracker.peak_bytes_on_meta(lambda: flops.run_pass(bundle.forward, subject.case.pass_))
         widest = tracker.peak_bytes_on_meta(lambda: gate.evaluate(subject.operator.reference, subject.params, upcast))
-    except (NotImplementedError, RuntimeError):
+    except Unsupported:
+        raise
+    except Exception:
         return None  # The plugin cannot run on meta tensors; only the child's memory limit protects.
     results = sum(tensor.nbytes for tensor in upcast.values())
     # The check holds its inputs in three forms, and four sets of results, beside the widest run's own peak.

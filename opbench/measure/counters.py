@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from opbench.api import Core
-from opbench.errors import Unsupported
+from opbench.errors import Unsupported, said
 from opbench.measure import flops, traced
 from opbench.results import Counted, Counts
 from opbench.subject import META, Subject
@@ -71,7 +71,7 @@ def _torch(subject: Subject, cost: Cost | None) -> Counted:
             forward = _forward(subject, core)
             seen = flops.count(lambda: flops.run_pass(forward, subject.case.pass_), formulas)
         except Exception as error:
-            return Counted(source="torch", note=f"cannot run it: {_first_line(error)}")
+            return Counted(source="torch", note=f"cannot run it: {said(error) or type(error).__name__}")
     return Counted(source="torch", macs=seen.macs, unknown=seen.unknown, note="" if cost else _INSIDE)
 
 
@@ -96,9 +96,9 @@ def _fvcore(subject: Subject, cost: Cost | None) -> Counted:
                 tensor.requires_grad_(False)
             seen = traced.count(bundle.forward, bundle.inputs, handles)
         except Unsupported as answer:
-            return Counted(source="fvcore", note=str(answer))
+            return Counted(source="fvcore", note=said(answer))
         except Exception as error:
-            return Counted(source="fvcore", note=f"cannot trace it: {_first_line(error)}")
+            return Counted(source="fvcore", note=f"cannot trace it: {said(error) or type(error).__name__}")
     return Counted(source="fvcore", macs=seen.macs, unknown=seen.unknown, note="" if cost else _INSIDE)
 
 
@@ -216,7 +216,3 @@ def _agreement(counters: tuple[Counted, ...]) -> str:
     if blind:
         return "; ".join(f"{counted.source} cannot count {', '.join(counted.unknown)}" for counted in blind)
     return "agree" if len(answers) > 1 else ""
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
