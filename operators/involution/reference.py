@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -46,10 +45,9 @@ def involution(p: Params, x: Tensor, weight: Tensor) -> Tensor:
     """[N, C, H, W], [N, G, k, k, Ho, Wo] -> [N, C, Ho, Wo]; channel c uses the kernel of group c // (C / G)."""
     groups = weight.shape[1]
     wide = torch.promote_types(x.dtype, torch.float32)
-    kernels = weight.to(wide).flatten(2, 3).unbind(2)
-    products = (
-        kernel[:, :, None] * seen.unflatten(1, (groups, -1))
-        for kernel, seen in zip(kernels, taps(x.to(wide), p.window, p.window), strict=True)
-    )
-    y: Tensor = functools.reduce(torch.add, products)
+    kernels = weight.to(wide).flatten(2, 3)[:, :, None].unbind(3)
+    y = x.new_zeros((len(x), groups, x.shape[1] // groups, *weight.shape[4:]), dtype=wide)
+    # In place and in at least float32: sums dropped one after another would leave a CPU's heap in pieces.
+    for kernel, seen in zip(kernels, taps(x.to(wide), p.window, p.window), strict=True):
+        y.addcmul_(kernel, seen.unflatten(1, (groups, -1)))
     return y.flatten(1, 2).to(x.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,9 +58,8 @@ def small_kernel_aggregation(p: Params, x: Tensor, weight: Tensor) -> Tensor:
     split, within = ((-1, groups), 1) if p.mapping == "interleaved" else ((groups, -1), 2)
     wide = torch.promote_types(x.dtype, torch.float32)
     kernels = weight.to(wide).flatten(2, 3).unbind(2)
-    products = (
-        kernel.unsqueeze(within) * seen.unflatten(1, split)
-        for kernel, seen in zip(kernels, taps(x.to(wide), p.small_window, p.small_window), strict=True)
-    )
-    y: Tensor = functools.reduce(torch.add, products)
+    y: Tensor = torch.zeros_like(x, dtype=wide).unflatten(1, split)
+    # In place and in at least float32: sums dropped one after another would leave a CPU's heap in pieces.
+    for kernel, seen in zip(kernels, taps(x.to(wide), p.small_window, p.small_window), strict=True):
+        y.addcmul_(kernel.unsqueeze(within), seen.unflatten(1, split))
     return y.flatten(1, 2).to(x.dtype)

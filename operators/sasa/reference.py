@@ -69,7 +69,7 @@ def local_attention(p: Params, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, r
 
     y = torch.zeros_like(v)
     for share, value in zip(attention.unbind(2), taps(v, p.window, p.window), strict=True):
-        y = y + share.unsqueeze(2) * value
+        y.addcmul_(share.unsqueeze(2), value)
     return y.to(result)
 
 

@@ -70,11 +70,11 @@ def linear_attention(p: Params, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """[N, C, H, W] three times -> [N, C, H, W]: values summed by their affinity, which no softmax normalises."""
     heads = (p.heads, p.head_width(q.shape[1]))
     scale = 1 if p.scale == "none" else 1 / heads[1]
-    y = torch.zeros_like(v)
+    y: Tensor = torch.zeros_like(v).unflatten(1, heads)
     for key, value in zip(taps(k, p.window, p.window), taps(v, p.window, p.window), strict=True):
         affinity = scale * (q * key).unflatten(1, heads).sum(2, keepdim=True)
-        y = y + (affinity * value.unflatten(1, heads)).flatten(1, 2)
-    return y
+        y.addcmul_(affinity, value.unflatten(1, heads))
+    return y.flatten(1, 2)
 
 
 def shifted_products(p: Params, q: Tensor, k: Tensor) -> Tensor:
