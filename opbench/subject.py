@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from opbench import params as parameters
 from opbench.api import Core, Maker, Operator
-from opbench.cases import Case, Nchw
+from opbench.cases import Case
 from opbench.check import incoming_gradient, usable_core
 from opbench.errors import PluginError, Unsupported
 from opbench.registry import Registry
@@ -69,14 +69,14 @@ class Subject:
         dtype: torch.dtype = getattr(torch, self.case.dtype)
         return dtype
 
-    def core_inputs(self, seed: int = 0, device: torch.device = CPU, shape: Nchw | None = None) -> dict[str, Tensor]:
-        """Make the core's tensors by name; the shape of the layer's input is the case's unless given.
+    def core_inputs(self, seed: int = 0, device: torch.device = CPU) -> dict[str, Tensor]:
+        """Make the core's tensors by name.
 
         Raises:
             PluginError: the plugin gives something else.
         """
         make = Maker(self.dtype, device, torch.Generator().manual_seed(seed))
-        tensors: Mapping[str, Tensor] = self.operator.inputs(self.params, shape or self.case.shape, make)
+        tensors: Mapping[str, Tensor] = self.operator.inputs(self.params, self.case.shape, make)
         given = list(tensors.values()) if isinstance(tensors, Mapping) else []
         if not given or not all(isinstance(tensor, Tensor) for tensor in given):
             raise PluginError(f"{self.case.operator}: inputs must give tensors by name, got {tensors!r}")
