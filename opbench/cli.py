@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        return int(cli.main(args=arguments, standalone_mode=False) or 0)
+        return int(cli.main(args=arguments, prog_name="opbench", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -6,12 +6,15 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from opbench.results import Measured, Record
-from tests.conftest import Workshop
+
+if TYPE_CHECKING:
+    from tests.conftest import Workshop
+
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "box_blur"

@@ -9,7 +9,7 @@ import click
 from opbench.commands import options
 
 
-@click.command()
+@click.command(short_help="Show the machine that a run would be taken on.")
 @options.as_json
 def env(as_json: bool) -> None:
     """Show the machine, the software and the noise a run would be taken in.

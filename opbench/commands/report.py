@@ -16,7 +16,7 @@ ORDERS = ("suite", "name", "parameters", "macs", "latency", "memory")
 """What `opbench.settings.SortBy` says, without importing it."""
 
 
-@click.command()
+@click.command(short_help="Make the tables of runs again.")
 @click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
 @click.option(
     "--format",

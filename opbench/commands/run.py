@@ -25,7 +25,7 @@ REPORT_FILE = "report.md"
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Measure what a suite asks for and print the table.")
 @click.argument("suite", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=_FOLDER, help="Directory of the run; runs/<suite>-<date>-<time> unless given.")
 @click.option("--resume", type=_FOLDER, help="Finish the run in this directory; no SUITE then.")
@@ -89,15 +89,19 @@ def run(
 
 @contextmanager
 def _kept(directory: Path, console: Console) -> Iterator[None]:
-    """Whatever ends a run early, write the report of what there is and say how to go on."""
+    """Whatever ends a run early, say how to go on and write the report of what there is."""
+    from opbench import store
+
     try:
         yield
-    except (KeyboardInterrupt, OpbenchError):
-        if (directory / "records.jsonl").exists():
-            unfinished = _write_report(directory)
+    except (KeyboardInterrupt, MachineError):
+        if (directory / store.HEADER_FILE).exists():
+            unfinished = store.read(directory)
             done, planned = len(unfinished.records), len(unfinished.header.plan)
             console.print(f"opbench: {done} of {planned} records are kept in {directory}", markup=False)
             console.print(f"opbench: go on with: opbench run --resume {directory}", markup=False)
+            with suppress(MachineError):  # Told already, where the disk is full.
+                _write_report(unfinished)
         raise
 
 
@@ -107,7 +111,7 @@ def _show(finished: Run, console: Console, as_json: bool) -> int:
 
     from opbench import report
 
-    _write_report(finished.directory)
+    _write_report(finished)
     view = report.view([finished])
     if as_json:
         click.echo(report.json_text(view), nl=False)
@@ -117,12 +121,14 @@ def _show(finished: Run, console: Console, as_json: bool) -> int:
     return options.SOME_FAILED if any(record.status in BAD for record in finished.records) else 0
 
 
-def _write_report(directory: Path) -> Run:
-    from opbench import report, store
+def _write_report(run: Run) -> None:
+    from opbench import report
 
-    found = store.read(directory)
-    (directory / REPORT_FILE).write_text(report.markdown(report.view([found])), encoding="utf-8")
-    return found
+    path = run.directory / REPORT_FILE
+    try:
+        path.write_text(report.markdown(report.view([run])), encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _dry_run(prepared: Prepared, console: Console, as_json: bool) -> int:

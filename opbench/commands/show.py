@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opbench.registry import Plugin
 
 
-@click.command()
+@click.command(short_help="Show an operator, its parameters and implementations.")
 @click.argument("operator")
 @options.operator_paths
 @options.as_json

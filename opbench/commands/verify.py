@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FAILURES_SHOWN = 5
 
 
-@click.command()
+@click.command(short_help="Check implementations against the reference.")
 @click.argument("operators", nargs=-1)
 @click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Only this dtype. May be repeated.")
 @click.option(
@@ -45,10 +45,16 @@ def verify(
     """Check implementations against the float64 reference, forward and every gradient; nothing is timed.
 
     Every operator, or those named, at shapes and memory layouts that catch bugs: odd, not square, smaller than the
-    kernel, one image, none, channels_last, sliced. Each runs in a process of its own.
+    kernel, one image, none, channels_last, sliced. Each runs in a process of its own; a crash is that implementation's
+    failure. Exit status 5 when something failed.
 
     With --json, a list of rows with the keys `operator`, `implementation`, `dtype`, `case`, `quantity`, `error`,
-    `budget` and `status` (`pass` or `fail`; `skip` with a `reason` where an implementation does not cover a case).
+    `budget`, `where`, `status` and `reason`. The status is 'pass' or 'fail' for a quantity, 'skip' for a case that the
+    implementation does not cover, and 'fail', with the reason but no case, for one that did not survive. An error of
+    null is not finite, or could not be computed.
+
+    \b
+    opbench verify involution --dtype float32
     """
     from opbench import verification
     from opbench.registry import Registry
