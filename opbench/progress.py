@@ -30,7 +30,7 @@ class Watcher:
         self.before, self.done = done, done
         self.began = self.latest = self.refreshed = time.monotonic()
         # A live display only where there is somebody to look: CI logs would fill with cursor codes.
-        self.live = console.is_terminal and not quiet and "CI" not in os.environ
+        self.live = console.file.isatty() and console.is_interactive and not quiet and "CI" not in os.environ
         # No refresh thread: a thread holding a lock while the run forks would hold it in the child for ever.
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
