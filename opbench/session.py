@@ -96,8 +96,9 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
     """
     found = prepared.suite
     refused = runner.skipped(prepared.refused)
+    store.refuse_taken(directory)  # Before a wait that would be in vain.
+    noisy = wait_for_quiet(found.measure, found.metrics, allow_noisy, console)
     with store.exclusive(directory):
-        noisy = _wait_for_quiet(found.measure, found.metrics, allow_noisy, console)
         header = Header(
             title=found.title,
             question=found.question,
@@ -113,9 +114,7 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
             environment=environment.capture(["opbench", *sys.argv[1:]]),
             plan=(*((record.case, record.implementation) for record in refused), *prepared.plan),
         )
-        store.create(directory, header)
-        for record in refused:
-            store.append(directory, record)
+        store.create(directory, header, refused)
         _measure(directory, header, prepared.registry, prepared.plan, noisy, console, quiet)
     return store.read(directory)
 
@@ -135,9 +134,39 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
         _refuse_another_machine(run.header.environment, environment.capture())
         if run.missing:
             registry = Registry.discover(Path(path) for path in run.header.operator_paths)
-            noisy = _wait_for_quiet(run.header.measure, run.header.metrics, allow_noisy, console)
+            noisy = wait_for_quiet(run.header.measure, run.header.metrics, allow_noisy, console)
             _measure(directory, run.header, registry, run.missing, noisy, console, quiet)
     return store.read(directory)
+
+
+def wait_for_quiet(
+    measure: Measure,
+    metrics: Iterable[Metric],
+    allow_noisy: bool,
+    console: Console,
+    noise: Callable[[int], str | None] = machine.noise,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> bool:
+    """Return whether the machine is busy though that is allowed; wait a little for it to calm down where it is not.
+
+    Raises:
+        MachineError: it stays busy.
+    """
+    if "latency" not in metrics:
+        return False
+    threads = max(count if isinstance(count, int) else 1 for count in measure.threads)
+    if allow_noisy or measure.allow_noisy:
+        return noise(threads) is not None
+    deadline = time.monotonic() + patience_seconds
+    told = False
+    while reason := noise(threads):
+        if time.monotonic() >= deadline:
+            raise MachineError(f"the machine is busy: {reason}")
+        if not told:
+            console.print(f"opbench: waiting up to {patience_seconds:.0f} s for the machine to calm down", markup=False)
+            told = True
+        time.sleep(1)
+    return False
 
 
 def default_directory(suite_path: Path, now: datetime) -> Path:
@@ -162,39 +191,26 @@ def _measure(
         runner.run(job, directory)
 
 
-def _wait_for_quiet(
-    measure: Measure,
-    metrics: Iterable[Metric],
-    allow_noisy: bool,
-    console: Console,
-    noise: Callable[[int], str | None] = machine.noise,
-    patience_seconds: float = PATIENCE_SECONDS,
-) -> bool:
-    """Return whether the machine is busy though that is allowed; wait a little for it to calm down where it is not."""
-    if "latency" not in metrics:
-        return False
-    threads = max(count if isinstance(count, int) else 1 for count in measure.threads)
-    if allow_noisy or measure.allow_noisy:
-        return noise(threads) is not None
-    deadline = time.monotonic() + patience_seconds
-    told = False
-    while reason := noise(threads):
-        if time.monotonic() >= deadline:
-            raise MachineError(f"the machine is busy: {reason}")
-        if not told:
-            console.print(f"opbench: waiting up to {patience_seconds:.0f} s for the machine to calm down", markup=False)
-            told = True
-        time.sleep(1)
-    return False
-
-
 def _refuse_another_machine(then: Environment, now: Environment) -> None:
     """A run has one environment; half of it from elsewhere would compare two machines unseen."""
-    kept = ("host", "processor", "memory_bytes", "python", "driver", "gpus", "versions")
-    changed = [name for name in kept if getattr(then, name) != getattr(now, name)]
+    before, after = _identity(then), _identity(now)
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if changed:
-        parts = ", ".join(f"{name} was {getattr(then, name)!r} and is {getattr(now, name)!r}" for name in changed)
+        parts = ", ".join(f"{name} was {before.get(name)} and is {after.get(name)}" for name in changed)
         raise RunError(f"the run was begun in another environment ({parts}); start a new run instead")
+
+
+def _identity(environment: Environment) -> dict[str, object]:
+    """What must not change within a run; clocks may, and the kernel keeps a little more or less memory at each boot."""
+    return {
+        "host": environment.host,
+        "processor": environment.processor,
+        "memory": f"{environment.memory_bytes / (1 << 30):.0f} GiB",
+        "python": environment.python,
+        "driver": environment.driver,
+        **{f"GPU {index}": f"{gpu.name} {gpu.uuid}" for index, gpu in enumerate(environment.gpus)},
+        **environment.versions,
+    }
 
 
 def _is_chosen(request: Request, case: Case, implementation: str) -> bool:
@@ -202,6 +218,7 @@ def _is_chosen(request: Request, case: Case, implementation: str) -> bool:
     names = (case.operator, implementation, f"{case.operator}/{implementation}", case.id)
 
     def matches(patterns: Iterable[str]) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
+        # An id may hold brackets, which mean something else in a pattern.
+        return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
     return (not request.only or matches(request.only)) and not matches(request.skip)

@@ -7,13 +7,13 @@ last line is recognised, left out, and cut off before a resumed run appends.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from opbench.cases import Case
@@ -25,6 +25,7 @@ from opbench.settings import Measure, Metric, Report
 HEADER_FILE = "run.json"
 RECORDS_FILE = "records.jsonl"
 RECORDS_GLOB = "records*.jsonl"
+LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +67,34 @@ class Run:
 _HEADER: TypeAdapter[Header] = TypeAdapter(Header)
 
 
-def create(directory: Path, header: Header) -> None:
-    """Begin a run in a directory that holds none.
+def refuse_taken(directory: Path) -> None:
+    """Raise where a run cannot begin.
+
+    Raises:
+        RunError: the directory holds a run already, or records of one, or cannot be looked into.
+    """
+    with _clear_words(directory):
+        begun, recorded = (directory / HEADER_FILE).exists(), any(directory.glob(RECORDS_GLOB))
+    if begun:
+        raise RunError(f"{directory} already holds a run; finish it with --resume {directory}, or choose another --out")
+    if recorded:
+        raise RunError(f"{directory} holds records but no {HEADER_FILE}; choose another --out")
+
+
+def create(directory: Path, header: Header, records: Iterable[Record] = ()) -> None:
+    """Begin a run in a directory that holds none, with the records that are known beforehand.
 
     Raises:
         RunError: the directory already holds a run or cannot be written.
     """
-    if (directory / HEADER_FILE).exists():
-        raise RunError(f"{directory} already holds a run; finish it with --resume {directory}, or choose another --out")
-    try:
+    refuse_taken(directory)
+    lines = "".join(record.to_json() + "\n" for record in records).encode()
+    with _clear_words(directory):
         directory.mkdir(parents=True, exist_ok=True)
+        # The header comes last: where there is one, the run lacks nothing that it was begun with.
+        if lines:
+            _write_whole(directory / RECORDS_FILE, lines)
         _write_whole(directory / HEADER_FILE, _HEADER.dump_json(header, indent=2) + b"\n")
-    except OSError as error:
-        raise RunError(f"cannot write {directory}: {error.strerror}") from error
 
 
 def append(directory: Path, record: Record) -> None:
@@ -118,7 +134,7 @@ def read(directory: Path) -> Run:
         for number, line in enumerate(lines, start=1):
             try:
                 record = Record.from_json(line.decode())
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RunError(f"{path}:{number}: damaged record: {said(error)}") from error
             records[record.key] = record
     order = {(case.id, name): index for index, (case, name) in enumerate(header.plan)}
@@ -139,14 +155,28 @@ def exclusive(directory: Path) -> Iterator[None]:
     """Hold a run's directory, so that two processes never append to one run.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or it cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    with _clear_words(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / LOCK_FILE).open("w")
+    with lock:
+        try:
+            # Of all locks the one that a forked child does not inherit, and that dies with its process.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise RunError(f"{directory} is in use by another opbench run") from error
+        except OSError as error:
+            raise RunError(f"cannot lock {directory}: {error.strerror}") from error
+        yield
+
+
+@contextlib.contextmanager
+def _clear_words(directory: Path) -> Iterator[None]:
     try:
-        with FileLock(directory / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise RunError(f"{directory} is in use by another opbench run") from error
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {directory}: {error.strerror}") from error
 
 
 def _read_header(path: Path) -> Header:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opbench.commands import options
-from opbench.errors import OpbenchError
+from opbench.errors import MachineError
 
 if TYPE_CHECKING:
     from rich.console import Console
