@@ -48,6 +48,8 @@ class Sampling:
     """What the timing loop itself costs per call, measured with an empty call."""
     stopped: Literal["precise", "max_samples", "max_seconds"]
     """Why sampling ended."""
+    stalled_seconds: float | None = None
+    """Time over all kept samples in which some task of the machine waited for a processor; None where not told."""
 
 
 @dataclass(frozen=True, kw_only=True)

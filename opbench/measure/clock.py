@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
+from opbench.measure import machine
 from opbench.measure.stop import StopRule, WarmUp
 from opbench.results import Sampling
 
@@ -33,11 +34,14 @@ _NANOSECONDS = 1e9
 
 @dataclass(frozen=True)
 class Clock:
-    """Where time comes from: two functions that count nanoseconds from an arbitrary start."""
+    """Where time comes from, each counted from an arbitrary start."""
 
     wall: Callable[[], int] = time.perf_counter_ns
+    """Nanoseconds."""
     cpu: Callable[[], int] = time.process_time_ns
-    """Processor time of all threads of this process."""
+    """Nanoseconds of processor time of all threads of this process."""
+    stalled: Callable[[], float | None] = machine.stalled_seconds
+    """Seconds in which some task of the machine waited for a processor; None where the kernel does not tell."""
 
 
 CLOCK = Clock()
@@ -78,13 +82,13 @@ def sample(
         count = calls_per_sample(min(warm), shortest)
         overhead = _overhead_seconds(count, clock)
         seconds: list[float] = []
-        begin_cpu, begin = clock.cpu(), clock.wall()
+        begin_stalled, begin_cpu, begin = clock.stalled(), clock.cpu(), clock.wall()
         while True:
             seconds.append(_seconds_per_call(ring, count, clock))
             stopped = rule.decide(seconds, (clock.wall() - begin) / _NANOSECONDS)
             if stopped is not None:
                 break
-        end_cpu, end = clock.cpu(), clock.wall()
+        end_cpu, end, end_stalled = clock.cpu(), clock.wall(), clock.stalled()
     return Sampling(
         seconds=tuple(seconds),
         calls_per_sample=count,
@@ -92,6 +96,7 @@ def sample(
         first_seconds=first_seconds,
         cpu_seconds=(end_cpu - begin_cpu) / _NANOSECONDS,
         wall_seconds=(end - begin) / _NANOSECONDS,
+        stalled_seconds=None if begin_stalled is None or end_stalled is None else end_stalled - begin_stalled,
         overhead_seconds=overhead,
         stopped=stopped,
     )

@@ -51,6 +51,20 @@ def cpu_pressure(path: Path = PRESSURE) -> float | None:
         return None
 
 
+def stalled_seconds(path: Path = PRESSURE) -> float | None:
+    """Time since the system started in which some task waited for a processor; None where the kernel does not tell."""
+    try:
+        return parse_stalled(path.read_text())
+    except OSError:
+        return None
+
+
+def parse_stalled(text: str) -> float | None:
+    """'some avg10=… total=1500000' -> 1.5; None when there is no such line."""
+    found = re.search(r"^some .*\btotal=(\d+)\b", text, re.MULTILINE)
+    return int(found[1]) / 1e6 if found else None
+
+
 def parse_pressure(text: str) -> float | None:
     """'some avg10=2.50 avg60=…' -> 0.025; None when there is no such line."""
     found = re.search(r"^some avg10=(\d+(?:\.\d+)?)\b", text, re.MULTILINE)

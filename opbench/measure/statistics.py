@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from opbench.errors import Incomparable
+from opbench.measure.machine import QUIET_PRESSURE
 from opbench.results import Policy, Sampling, Timing
 
 CONFIDENCE = 0.95
@@ -154,17 +155,24 @@ def flags(timings: Sequence[Timing], precision: float) -> tuple[Flag, ...]:
 
     - 'unstable': a process hit its cap while the medians of its halves still disagreed by twice the precision;
     - 'imprecise': a process hit its cap with an interval wider than the precision;
-    - 'noisy': a process on the CPU had less than one processor to itself. More threads than one may rightly sleep
-      while the operator runs on one, so the wall time is not multiplied by them.
+    - 'noisy': a process on the CPU had less than one processor to itself, or some task of the machine waited for one
+      for a noticeable share of the time. More threads than one may rightly sleep while the operator runs on one, so
+      the wall time is not multiplied by them; and threads that spin while another waits look busy, so the kernel's
+      account of waiting tasks is asked too.
     """
     runs = [(timing.policy, sampling) for timing in timings for sampling in timing.processes]
     capped = [sampling.seconds for _, sampling in runs if sampling.stopped != "precise"]
     found: dict[Flag, bool] = {
         "unstable": any(halves_apart(seconds) > 2 * precision for seconds in capped),
         "imprecise": any(half_width(seconds) > precision for seconds in capped),
-        "noisy": any(policy.device == "cpu" and busy_share(sampling) < BUSY for policy, sampling in runs),
+        "noisy": any(policy.device == "cpu" and _is_disturbed(sampling) for policy, sampling in runs),
     }
     return tuple(flag for flag, raised in found.items() if raised)
+
+
+def _is_disturbed(sampling: Sampling) -> bool:
+    stalled = sampling.stalled_seconds or 0.0
+    return busy_share(sampling) < BUSY or stalled >= QUIET_PRESSURE * sampling.wall_seconds
 
 
 def _between_processes(streams: Sequence[Sequence[float]]) -> tuple[float, float, float]:

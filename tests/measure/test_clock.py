@@ -35,7 +35,7 @@ class FakeTime:
 
     @property
     def clock(self) -> Clock:
-        return Clock(wall=self.wall, cpu=lambda: round(self.now * self.busy))
+        return Clock(wall=self.wall, cpu=lambda: round(self.now * self.busy), stalled=lambda: self.now * 0.25 / 1e9)
 
     def wall(self) -> int:
         self.now += self.reading
@@ -82,6 +82,7 @@ def test_every_sample_and_the_wall_time_are_kept() -> None:
     found = taken(fake, fake.call(10 * MILLISECOND))
     assert found.wall_seconds == pytest.approx(sum(found.seconds))
     assert found.cpu_seconds == pytest.approx(found.wall_seconds / 4)
+    assert found.stalled_seconds == pytest.approx(found.wall_seconds / 4)
     # One pilot call, then one call for each sample.
     assert len(fake.log) == 1 + found.warmup_samples + len(found.seconds)
 

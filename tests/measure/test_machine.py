@@ -5,7 +5,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from opbench.measure.machine import available_bytes, cpu_pressure, judge, noise, parse_pressure
+from opbench.measure.machine import (
+    available_bytes,
+    cpu_pressure,
+    judge,
+    noise,
+    parse_pressure,
+    parse_stalled,
+    stalled_seconds,
+)
 
 RECORDED = """\
 some avg10=12.50 avg60=0.54 avg300=0.20 total=4016223
@@ -23,6 +31,13 @@ def test_pressure_is_read_from_the_kernel_s_file(tmp_path: Path) -> None:
     (tmp_path / "cpu").write_text(RECORDED)
     assert cpu_pressure(tmp_path / "cpu") == 0.125
     assert cpu_pressure(tmp_path / "absent") is None
+
+
+def test_stalled_time_is_the_kernel_s_running_total_in_microseconds(tmp_path: Path) -> None:
+    (tmp_path / "cpu").write_text(RECORDED)
+    assert stalled_seconds(tmp_path / "cpu") == 4.016223
+    assert stalled_seconds(tmp_path / "absent") is None
+    assert parse_stalled("full avg10=3.00 avg60=0.00 avg300=0.00 total=7\n") is None
 
 
 def test_a_quiet_machine_has_nothing_to_say() -> None:

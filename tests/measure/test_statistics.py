@@ -228,3 +228,12 @@ def test_noisy_is_a_process_that_did_not_get_its_processor() -> None:
     assert flags([timing(calm, starved, calm)], 0.01) == ("noisy",)
     assert flags([timing(calm, policy=replace(COLD, threads=2))], 0.01) == ()
     assert flags([timing(starved, policy=replace(COLD, device="cuda"))], 0.01) == ()
+
+
+def test_noisy_is_a_machine_on_which_tasks_waited_though_the_process_looked_busy() -> None:
+    """Threads that spin at a barrier while one of them waits for its processor take all the time there is."""
+    spinning = replace(sampling(*steady(1.0), cpu=2.0), stalled_seconds=0.4)
+    nearly_quiet = replace(sampling(*steady(1.0), cpu=2.0), stalled_seconds=0.04)
+    two_threads = replace(COLD, threads=2)
+    assert flags([timing(spinning, policy=two_threads)], 0.01) == ("noisy",)
+    assert flags([timing(nearly_quiet, policy=two_threads)], 0.01) == ()
