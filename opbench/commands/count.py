@@ -138,16 +138,13 @@ def _row(counts: Counts | None) -> dict[str, Any] | None:
 
 def _print(case: Case, rows: Rows) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from opbench import units
     from opbench.plain import plain
 
-    console = Console(highlight=False)
-    # No number is cut: a pipe has no width, and a terminal wraps what is too wide for it.
-    console.width = max(console.width, 120)
+    console = options.screen()
     title = Text(plain(f"{case.operator} at {case.shape}, {case.dtype}"))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("", "parameters", "MACs dense", "MACs in-bounds", "FLOPs", "bytes"):

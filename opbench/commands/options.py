@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SOME_FAILED = 5
 """Exit status where some case was wrong, or did not survive."""
+
+
+_WIDTH_OF_A_PIPE = 400
 
 
 def operator_paths(command: Command) -> Command:
@@ -35,3 +42,15 @@ def as_json(command: Command) -> Command:
 def print_json(data: object) -> None:
     """Print strict JSON to standard output."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(words: str) -> None:
+    """Tell the user something, on standard error: standard output is for data."""
+    click.echo(f"opbench: {words}", err=True)
+
+
+def screen() -> Console:
+    """Return standard output: as wide as the terminal; a pipe has no width, so nothing in it need be cut."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE)

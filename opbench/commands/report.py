@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opbench.commands import options
 from opbench.errors import RunError
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ def report(
     \b
     opbench report runs/quickstart --format markdown -o report.md
     """
-    from rich.console import Console
-
     from opbench import report as reports
     from opbench import store
 
@@ -60,7 +59,7 @@ def report(
     keys = tuple(key.strip() for key in group_by.split(",")) if group_by else ()
     view = reports.view(runs, reports.Options(group_by=keys, sort_by=sort_by, baseline=baseline))
     if form == "table" and output is None:
-        reports.show(view, Console())
+        reports.show(view, options.screen())
         return
     text = {"markdown": reports.markdown, "csv": reports.csv_text, "json": reports.json_text}.get(form)
     if text is None:

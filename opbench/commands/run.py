@@ -14,8 +14,6 @@ from opbench.commands import options
 from opbench.errors import MachineError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from opbench.forecast import Row
     from opbench.session import Prepared
     from opbench.store import Run
@@ -73,22 +71,22 @@ def run(
     if resume is not None:
         if overrides or only or skip or paths or out or dry_run:
             raise click.UsageError("--resume goes on as the run began; only --allow-noisy and --quiet go with it")
-        with _kept(resume, console):
+        with _kept(resume):
             finished = session.resume(resume, console, quiet=quiet, allow_noisy=allow_noisy)
-        return _show(finished, console, as_json)
+        return _show(finished, as_json)
     assert suite is not None
     request = session.Request(path=suite, overrides=overrides, operator_paths=paths, only=only, skip=skip)
     prepared = session.prepare(request)
     if dry_run:
-        return _dry_run(prepared, console, as_json)
+        return _dry_run(prepared, as_json)
     directory = out or session.default_directory(suite, datetime.now())
-    with _kept(directory, console):
+    with _kept(directory):
         finished = session.start(prepared, directory, console, quiet=quiet, allow_noisy=allow_noisy)
-    return _show(finished, console, as_json)
+    return _show(finished, as_json)
 
 
 @contextmanager
-def _kept(directory: Path, console: Console) -> Iterator[None]:
+def _kept(directory: Path) -> Iterator[None]:
     """Whatever ends a run early, say how to go on and write the report of what there is."""
     from opbench import store
 
@@ -98,17 +96,15 @@ def _kept(directory: Path, console: Console) -> Iterator[None]:
         if (directory / store.HEADER_FILE).exists():
             unfinished = store.read(directory)
             done, planned = len(unfinished.records), len(unfinished.header.plan)
-            console.print(f"opbench: {done} of {planned} records are kept in {directory}", markup=False)
-            console.print(f"opbench: go on with: opbench run --resume {directory}", markup=False)
+            options.say(f"{done} of {planned} records are kept in {directory}")
+            options.say(f"go on with: opbench run --resume {directory}")
             with suppress(MachineError):  # Told already, where the disk is full.
                 _write_report(unfinished)
         raise
 
 
-def _show(finished: Run, console: Console, as_json: bool) -> int:
+def _show(finished: Run, as_json: bool) -> int:
     """Write the report, print the table, and return the exit status."""
-    from rich.console import Console
-
     from opbench import report
 
     _write_report(finished)
@@ -116,8 +112,8 @@ def _show(finished: Run, console: Console, as_json: bool) -> int:
     if as_json:
         click.echo(report.json_text(view), nl=False)
     else:
-        report.show(view, Console())
-    console.print(f"opbench: kept in {finished.directory}, report in {finished.directory / REPORT_FILE}", markup=False)
+        report.show(view, options.screen())
+    options.say(f"kept in {finished.directory}, report in {finished.directory / REPORT_FILE}")
     return options.SOME_FAILED if any(record.status in BAD for record in finished.records) else 0
 
 
@@ -131,7 +127,7 @@ def _write_report(run: Run) -> None:
         raise MachineError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _dry_run(prepared: Prepared, console: Console, as_json: bool) -> int:
+def _dry_run(prepared: Prepared, as_json: bool) -> int:
     """List the cases with what they will take, as soon as each is known."""
     from opbench import forecast, units
 
@@ -148,10 +144,9 @@ def _dry_run(prepared: Prepared, console: Console, as_json: bool) -> int:
     seconds = sum(row.seconds or 0 for row in rows)
     if as_json:
         options.print_json({"seconds_estimated": seconds, "cases": [_forecast_data(row) for row in rows]})
-    console.print(
-        f"opbench: {len(rows)} cases, {len(prepared.plan)} records, about {units.duration(seconds)} "
-        "(an estimate: right to a factor of three)",
-        markup=False,
+    options.say(
+        f"{len(rows)} cases, {len(prepared.plan)} records, about {units.duration(seconds)} "
+        "(an estimate: right to a factor of three)"
     )
     return 0
 
