@@ -72,7 +72,7 @@ def prepare(request: Request) -> Prepared:
         raise OpbenchError(f"{request.path}: measure.device: this version measures on the CPU; write 'cpu'")
     plan = tuple((row.case, row.implementation) for row in loaded.plan)
     refused = tuple((row.case, row.implementation, reason) for row, reason in loaded.refused)
-    chosen = tuple(item for item in plan if _is_chosen(request, *item))
+    chosen = tuple(item for item in plan if is_chosen(request, *item))
     if plan and not chosen:
         raise OpbenchError(
             f"--only and --skip leave none of the {len(plan)} cases; "
@@ -83,7 +83,7 @@ def prepare(request: Request) -> Prepared:
         suite=loaded,
         registry=registries[-1],
         plan=chosen,
-        refused=tuple(item for item in refused if _is_chosen(request, *item[:2])),
+        refused=tuple(item for item in refused if is_chosen(request, *item[:2])),
     )
 
 
@@ -123,7 +123,7 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
     """Measure what an unfinished run still lacks.
 
     Raises:
-        RunError: there is no run, or it was begun on another machine or with other software.
+        RunError: there is no run, or what it lacks would be measured on another machine or with other software.
         MachineError: the machine is busy with something else and noise is not allowed.
     """
     if not directory.is_dir():
@@ -131,12 +131,23 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
     with store.exclusive(directory):
         store.cut_torn_line(directory)
         run = store.read(directory)
-        _refuse_another_machine(run.header.environment, environment.capture())
         if run.missing:
+            _refuse_another_machine(run.header.environment, environment.capture())
             registry = Registry.discover(Path(path) for path in run.header.operator_paths)
             noisy = wait_for_quiet(run.header.measure, run.header.metrics, allow_noisy, console)
             _measure(directory, run.header, registry, run.missing, noisy, console, quiet)
     return store.read(directory)
+
+
+def is_chosen(request: Request, case: Case, implementation: str) -> bool:
+    """Whether `--only` and `--skip` keep a record; patterns match its operator, implementation or whole id."""
+    names = (case.operator, implementation, f"{case.operator}/{implementation}", case.id)
+
+    def matches(patterns: Iterable[str]) -> bool:
+        # An id may hold brackets, which mean something else in a pattern.
+        return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+    return (not request.only or matches(request.only)) and not matches(request.skip)
 
 
 def wait_for_quiet(
@@ -163,7 +174,11 @@ def wait_for_quiet(
         if time.monotonic() >= deadline:
             raise MachineError(f"the machine is busy: {reason}")
         if not told:
-            console.print(f"opbench: waiting up to {patience_seconds:.0f} s for the machine to calm down", markup=False)
+            console.print(
+                f"opbench: waiting up to {patience_seconds:.0f} s for the machine to calm down",
+                markup=False,
+                soft_wrap=True,
+            )
             told = True
         time.sleep(1)
     return False
@@ -211,14 +226,3 @@ def _identity(environment: Environment) -> dict[str, object]:
         **{f"GPU {index}": f"{gpu.name} {gpu.uuid}" for index, gpu in enumerate(environment.gpus)},
         **environment.versions,
     }
-
-
-def _is_chosen(request: Request, case: Case, implementation: str) -> bool:
-    """Whether `--only` and `--skip` keep a record; patterns match its operator, implementation or whole id."""
-    names = (case.operator, implementation, f"{case.operator}/{implementation}", case.id)
-
-    def matches(patterns: Iterable[str]) -> bool:
-        # An id may hold brackets, which mean something else in a pattern.
-        return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
-
-    return (not request.only or matches(request.only)) and not matches(request.skip)
