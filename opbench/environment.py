@@ -84,7 +84,9 @@ def capture(command: Iterable[str] = ()) -> Environment:
     Raises:
         MachineError: two builds of CuPy are installed.
     """
-    refuse_two_cupys(distribution.name for distribution in importlib.metadata.distributions())
+    # What an interrupted uninstallation leaves behind has no name.
+    described = [distribution.metadata for distribution in importlib.metadata.distributions()]
+    refuse_two_cupys(metadata["Name"] for metadata in described if "Name" in metadata)
     import torch
 
     driver, gpus = _gpus()
@@ -115,15 +117,16 @@ def capture(command: Iterable[str] = ()) -> Environment:
             "cuDNN benchmark": str(torch.backends.cudnn.benchmark),
             "oneDNN": str(torch.backends.mkldnn.enabled),
         },
-        variables={name: value for name, value in sorted(os.environ.items()) if _VARIABLES.match(name)},
+        variables={name: _unicode(value) for name, value in sorted(os.environ.items()) if _VARIABLES.match(name)},
         commit=_commit(),
-        command=tuple(command),
+        command=tuple(map(_unicode, command)),
     )
 
 
 def refuse_two_cupys(distributions: Iterable[str]) -> None:
     """Raise when CuPy's CUDA 12 and CUDA 13 builds lie over each other; pip does not notice."""
-    builds = sorted({name for name in distributions if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name.lower())})
+    normalised = {re.sub(r"[-_.]+", "-", name).lower() for name in distributions}
+    builds = sorted(name for name in normalised if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name))
     if len(builds) > 1:
         raise MachineError(
             f"two builds of CuPy are installed ({', '.join(builds)}) and share one folder; "
@@ -190,6 +193,11 @@ def _commit() -> str | None:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _unicode(text: str) -> str:
+    """The text with bytes that are no UTF-8 spelled out, so that JSON can hold it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _text(path: str) -> str | None:

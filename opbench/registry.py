@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.resources
 import importlib.util
 import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +34,20 @@ class Plugin:
     folder: Path
     module: str
     """Dotted name under which the folder is imported."""
+    fault: str = ""
+    """Why it cannot be imported, where that is known without trying."""
 
     @property
     def summary(self) -> str:
         """First line of the plugin's docstring, read without importing it; for a broken file, what is wrong."""
+        if self.fault:
+            return f"cannot be read: {self.fault}"
         try:
-            tree = ast.parse((self.folder / ENTRY_FILE).read_text(encoding="utf-8"))
-        except (SyntaxError, ValueError, OSError) as error:
-            return f"cannot be read: {error}"
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse((self.folder / ENTRY_FILE).read_bytes())
+        except (SyntaxError, ValueError, OSError, MemoryError, RecursionError) as error:
+            return f"cannot be read: {said(error) or type(error).__name__}"
         return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
@@ -88,8 +95,8 @@ class Registry:
             PluginError: its folder cannot be imported or holds no `OPERATOR`.
         """
         plugin = self.find(name)
-        if "." in name:
-            raise PluginError(f"{plugin.folder}: no package can be called {name!r}; an operator's name has no dot")
+        if plugin.fault:
+            raise PluginError(f"{plugin.folder}: {plugin.fault}")
         entry = plugin.folder / ENTRY_FILE
         try:
             module = _imported(plugin)
@@ -97,7 +104,9 @@ class Registry:
             raise PluginError(": ".join(filter(None, [str(entry), type(error).__name__, said(error)]))) from error
         from opbench.api import Operator
 
-        operator = getattr(module, "OPERATOR", None)
+        if not hasattr(module, "OPERATOR"):
+            raise PluginError(f"{entry}: there is no OPERATOR; a plugin ends with OPERATOR = Operator(…)")
+        operator = module.OPERATOR
         if not isinstance(operator, Operator):
             raise PluginError(f"{entry}: OPERATOR must be an opbench.api.Operator, got {type(operator).__name__}")
         return operator
@@ -113,9 +122,15 @@ def _shipped() -> list[Plugin]:
 def _installed() -> list[Plugin]:
     found = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        spec = importlib.util.find_spec(point.value)
-        for root in (spec.submodule_search_locations or ()) if spec else ():
-            found += _folders(Path(root), point.value)
+        package, fault = point.value, "an installed package names it, and it holds no operator"
+        try:
+            # To find a package within a package, Python imports the outer one.
+            spec = importlib.util.find_spec(package)
+        except (Exception, SystemExit) as error:
+            spec, fault = None, f"an installed package names it: {type(error).__name__}: {said(error)}"
+        roots = (spec.submodule_search_locations or ()) if spec else ()
+        plugins = [plugin for root in roots for plugin in _folders(Path(root), package)]
+        found += plugins or [Plugin(package, Path(package), package, fault)]
     return found
 
 
@@ -136,11 +151,9 @@ def _under(paths: Iterable[Path]) -> list[Plugin]:
 def _folders(root: Path, package: str) -> list[Plugin]:
     if not root.is_dir():
         return []
-    return [
-        Plugin(entry.name, entry, f"{package}.{entry.name}")
-        for entry in sorted(root.iterdir())
-        if (entry / ENTRY_FILE).is_file()
-    ]
+    folders = [entry for entry in sorted(root.iterdir()) if (entry / ENTRY_FILE).is_file() and entry.name[0] != "."]
+    faults = {entry: "an operator's name has no dot, as no package's has" for entry in folders if "." in entry.name}
+    return [Plugin(entry.name, entry, f"{package}.{entry.name}", faults.get(entry, "")) for entry in folders]
 
 
 def _imported(plugin: Plugin) -> ModuleType:

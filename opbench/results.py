@@ -219,12 +219,13 @@ class Record:
             case=_CASE.validate_python(case),
             implementation=_TEXT.validate_python(data.get("implementation")),
             outcome=_OUTCOME.validate_python(data),
-            params=data.get("params") or {},
+            params=_PARAMS.validate_python(data.get("params", {})),
             counts=None if data.get("counts") is None else _COUNTS.validate_python(data["counts"]),
         )
 
 
 _CASE: TypeAdapter[Case] = TypeAdapter(Case)
 _TEXT: TypeAdapter[str] = TypeAdapter(str)
+_PARAMS: TypeAdapter[dict[str, ParamValue]] = TypeAdapter(dict[str, ParamValue])
 _COUNTS: TypeAdapter[Counts] = TypeAdapter(Counts)
 _OUTCOME: TypeAdapter[Any] = TypeAdapter(Annotated[Outcome, Field(discriminator="status")])

@@ -59,7 +59,7 @@ ON_IMPORT: Plugins = {
         "torch.manual_seed = None\nsignal.alarm(0)",
         {"reference": "failed: .*NoneType"},
     ),
-    "dotted.name": alone("", r"failed: .*/dotted\.name: .*dot"),
+    "dotted.name": alone("", r"failed: .*/dotted\.name: .*no dot"),
     "od'd näme [red]{}%s": ("", {"reference": MEASURED}),
 }
 
