@@ -87,7 +87,7 @@ def _ending_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Endi
     try:
         return Ending(kind="returned", value=pickle.dumps(function(*arguments)))
     except Unsupported as answer:
-        return Ending(kind="unsupported", reason=said(answer))
+        return Ending(kind="unsupported", reason=said(answer) or "it does not say why")
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # What they hold may be all the memory there is.
         return Ending(kind="out_of_memory" if _is_out_of_memory(error) else "failed", reason=_one_line(error))

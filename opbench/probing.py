@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from opbench import isolation
 from opbench.cases import Case
-from opbench.errors import PluginError
+from opbench.errors import PluginError, Unsupported, said
 from opbench.inspection import Description, describe_operator
 from opbench.registry import Registry
 
@@ -51,7 +51,6 @@ def _describe(registry: Registry, operator: str) -> Description:
 
 
 def _refusals(registry: Registry, cases: list[Case]) -> dict[str, str]:
-    from opbench.errors import Unsupported
     from opbench.subject import META, Subject
 
     found = {}
@@ -59,7 +58,7 @@ def _refusals(registry: Registry, cases: list[Case]) -> dict[str, str]:
         try:
             Subject.load(registry, case).core_inputs(device=META)
         except (ValueError, Unsupported) as error:
-            found[case.id] = str(error)
+            found[case.id] = said(error) or type(error).__name__
         except Exception:
             continue  # A fault of the plugin, not of the suite: its own row will tell.
     return found

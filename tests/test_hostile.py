@@ -15,9 +15,11 @@ from opbench.results import Failed, Record, Skipped, Wrong
 if TYPE_CHECKING:
     from tests.conftest import Workshop
 
-SMALL_MACHINE = """
+SMALL_AND_IMPATIENT = """
+from opbench import probing
 from opbench.measure import machine
 machine.available_bytes = lambda: 1 << 29
+probing.TIMEOUT_SECONDS = 6
 """
 MEASURED = "measured"
 
@@ -38,6 +40,7 @@ def rival(body: str, ending: str, reference: str = MEASURED) -> tuple[str, dict[
 
 ON_IMPORT: Plugins = {
     "segfaults": alone("ctypes.string_at(0)", r"crashed: signal 11 \(SIGSEGV\) at "),
+    "hangs": alone("time.sleep(600)", "timed_out: no result after 6 s"),
     "aborts": alone("os.abort()", r"crashed: signal 6 \(SIGABRT\) at plugin\.py:\d+"),
     "leaves_at_once": alone("os._exit(0)", "crashed: exit status 0 without a result"),
     "leaves_politely": alone("sys.exit('enough')", r"failed: plugin\.py:\d+: SystemExit: enough"),
@@ -78,6 +81,7 @@ IN_ITS_CORE: Plugins = {
     ),
     "raises_all_at_once": rival("raise BaseExceptionGroup('two', [ValueError(), SystemExit()])", "failed: .*two"),
     "declines": rival("raise Unsupported('only on Sundays')", "skipped: only on Sundays"),
+    "declines_silently": rival("raise Unsupported", "skipped: it does not say why"),
     "leaves_at_once": rival("os._exit(0)", "crashed: exit status 0 without a result"),
     "leaves_politely": rival("sys.exit()", r"failed: plugin\.py:\d+: SystemExit"),
     "forks": rival("if not calls: calls.append(os.fork())\nreturn x * weight[:, None, None]", MEASURED),
@@ -175,6 +179,13 @@ IN_ITS_PARTS: Plugins = {
         "parts['params'] = Params",
         r"failed: .*SystemExit: 3",
     ),
+    "params_decline": alone(
+        "made = []\n@dataclass(frozen=True)\nclass Params:\n    size: int = 3\n"
+        "    def __post_init__(self):\n        made.append(1)\n"
+        "        if len(made) > 1: raise ValueError('\\n\\ud800 size is\\x07 odd')\n"
+        "parts['params'] = Params",
+        r"skipped: \\ud800 size is\\x07 odd$",
+    ),
     "params_hold_anything": (
         "class Strange:\n    pass\n"
         "@dataclass(frozen=True)\nclass Params:\n    a: object = Strange()\n    b: float = float('inf')\n"
@@ -220,7 +231,7 @@ def test_a_hostile_plugin_costs_its_own_row_only(workshop: Workshop, plugins: Pl
     workshop.plugin("first")
     workshop.plugin("last")
     suite = workshop.suite(["first", *plugins, "last"], measure={"timeout_seconds": 6})
-    done = workshop.opbench("run", suite, "--out", "run", before=SMALL_MACHINE)
+    done = workshop.opbench("run", suite, "--out", "run", before=SMALL_AND_IMPATIENT)
     assert done.status == 5, done.errors
     expected = {
         "first": {"reference": MEASURED},
@@ -237,6 +248,16 @@ def test_a_hostile_plugin_costs_its_own_row_only(workshop: Workshop, plugins: Pl
     assert [
         process.pid for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "86399"]
     ] == []
+
+
+def test_two_operators_of_one_name_are_refused_with_both_folders(workshop: Workshop) -> None:
+    first, second = workshop.plugin("box", under="ops"), workshop.plugin("box", under="more")
+    done = workshop.opbench("run", workshop.suite(["box"]), "--operators", "more", "--out", "run")
+    assert done.status == 2
+    assert "two operators are called 'box': " in done.errors
+    assert str(first.parent) in done.errors
+    assert str(second.parent) in done.errors
+    assert not (workshop.folder / "run").exists()
 
 
 def endings_of(run: Path) -> dict[str, dict[str, str]]:
