@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from opbench import environment, isolation, runner, store, suite
 from opbench.cases import Case
 from opbench.environment import Environment
 from opbench.errors import MachineError, OpbenchError, RunError
+from opbench.locking import lease
 from opbench.measure import machine
 from opbench.probing import Prober
 from opbench.progress import Watcher
@@ -97,8 +99,7 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
     found = prepared.suite
     refused = runner.skipped(prepared.refused)
     store.refuse_taken(directory)  # Before a wait that would be in vain.
-    noisy = wait_for_quiet(found.measure, found.metrics, allow_noisy, console)
-    with store.exclusive(directory):
+    with machine_to_itself(found.measure, found.metrics, allow_noisy, console) as noisy, store.exclusive(directory):
         header = Header(
             title=found.title,
             question=found.question,
@@ -134,8 +135,8 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
         if run.missing:
             _refuse_another_machine(run.header.environment, environment.capture())
             registry = Registry.discover(Path(path) for path in run.header.operator_paths)
-            noisy = wait_for_quiet(run.header.measure, run.header.metrics, allow_noisy, console)
-            _measure(directory, run.header, registry, run.missing, noisy, console, quiet)
+            with machine_to_itself(run.header.measure, run.header.metrics, allow_noisy, console) as noisy:
+                _measure(directory, run.header, registry, run.missing, noisy, console, quiet)
     return store.read(directory)
 
 
@@ -148,6 +149,22 @@ def is_chosen(request: Request, case: Case, implementation: str) -> bool:
         return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
     return (not request.only or matches(request.only)) and not matches(request.skip)
+
+
+@contextmanager
+def machine_to_itself(
+    measure: Measure, metrics: Collection[Metric], allow_noisy: bool, console: Console
+) -> Iterator[bool]:
+    """Keep other runs off the device while the block runs; gives whether something uses it all the same.
+
+    Raises:
+        MachineError: another run, or another program, uses it, and noise is not allowed.
+    """
+    if "latency" not in metrics:
+        yield False
+        return
+    with lease(measure.device, shared=allow_noisy or measure.allow_noisy) as alone:
+        yield wait_for_quiet(measure, metrics, allow_noisy, console) or not alone
 
 
 def wait_for_quiet(

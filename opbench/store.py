@@ -7,7 +7,6 @@ last line is recognised, left out, and cut off before a resumed run appends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from opbench.cases import Case
 from opbench.environment import Environment
 from opbench.errors import MachineError, RunError, said
+from opbench.locking import locked
 from opbench.results import SCHEMA_VERSION, Record
 from opbench.settings import Measure, Metric, Report
 
@@ -157,17 +157,12 @@ def exclusive(directory: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds it, or it cannot be written.
     """
-    with _clear_words(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / LOCK_FILE).open("w")
-    with lock:
-        try:
-            # Of all locks the one that a forked child does not inherit, and that dies with its process.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise RunError(f"{directory} is in use by another opbench run") from error
-        except OSError as error:
-            raise RunError(f"cannot lock {directory}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        with _clear_words(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            alone = stack.enter_context(locked(directory / LOCK_FILE))
+        if not alone:
+            raise RunError(f"{directory} is in use by another opbench run")
         yield
 
 
