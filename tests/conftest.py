@@ -60,8 +60,9 @@ OPERATOR = Operator(**parts)
 """A plugin of an ordinary operator; what a test puts in place of the last comment makes another of it."""
 
 ENTRY = """
-import os, sys
+import os, sys, tempfile
 os.chdir(folder)
+tempfile.tempdir = folder
 for number, name in ((1, output), (2, errors)):
     os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
 sys.argv = ["opbench", *arguments]

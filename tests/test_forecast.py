@@ -28,7 +28,7 @@ def held_by(step: Callable[[], object]) -> int:
     return storages.found_bytes + storages.phase_peak_bytes()
 
 
-@pytest.mark.parametrize("operator", ["convolution", "involution", "sasa"])
+@pytest.mark.parametrize("operator", ["convolution", "involution"])
 @pytest.mark.parametrize("scope", ["core", "layer"])
 def test_memory_is_foreseen_to_30_percent(operator: str, scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)

@@ -19,7 +19,7 @@ SMALL_AND_IMPATIENT = """
 from opbench import probing
 from opbench.measure import machine
 machine.available_bytes = lambda: 1 << 29
-probing.TIMEOUT_SECONDS = 6
+probing.TIMEOUT_SECONDS = 5
 """
 MEASURED = "measured"
 
@@ -40,7 +40,7 @@ def rival(body: str, ending: str, reference: str = MEASURED) -> tuple[str, dict[
 
 ON_IMPORT: Plugins = {
     "segfaults": alone("ctypes.string_at(0)", r"crashed: signal 11 \(SIGSEGV\) at "),
-    "hangs": alone("time.sleep(600)", "timed_out: no result after 6 s"),
+    "hangs": alone("time.sleep(600)", "timed_out: no result after 5 s"),
     "aborts": alone("os.abort()", r"crashed: signal 6 \(SIGABRT\) at plugin\.py:\d+"),
     "leaves_at_once": alone("os._exit(0)", "crashed: exit status 0 without a result"),
     "leaves_politely": alone("sys.exit('enough')", r"failed: plugin\.py:\d+: SystemExit: enough"),
@@ -68,7 +68,7 @@ ON_IMPORT: Plugins = {
 
 IN_ITS_CORE: Plugins = {
     "segfaults": rival("ctypes.string_at(0)", r"crashed: signal 11 \(SIGSEGV\) at plugin\.py:\d+"),
-    "hangs": rival("while True: pass", "timed_out: no result after 6 s"),
+    "hangs": rival("while True: pass", "timed_out: no result after 5 s"),
     "hoards": rival(
         "kept = []\nwhile True: kept.append(bytes(1 << 24))", r"out_of_memory: plugin\.py:\d+: MemoryError"
     ),
@@ -230,7 +230,7 @@ def test_a_hostile_plugin_costs_its_own_row_only(workshop: Workshop, plugins: Pl
         workshop.plugin(name, changes)
     workshop.plugin("first")
     workshop.plugin("last")
-    suite = workshop.suite(["first", *plugins, "last"], measure={"timeout_seconds": 6})
+    suite = workshop.suite(["first", *plugins, "last"], measure={"timeout_seconds": 5})
     done = workshop.opbench("run", suite, "--out", "run", before=SMALL_AND_IMPATIENT)
     assert done.status == 5, done.errors
     expected = {
