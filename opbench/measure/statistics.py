@@ -27,6 +27,8 @@ from opbench.results import Policy, Sampling, Timing
 
 CONFIDENCE = 0.95
 FEWEST_BATCHES = 3
+SHORTEST_STALL_SECONDS = 0.02
+"""Shorter waits are a few turns of the scheduler, as any machine has them; a median does not notice."""
 BUSY = 0.9
 """Least share of the wall time that a process which only computes spends on a processor."""
 
@@ -172,7 +174,8 @@ def flags(timings: Sequence[Timing], precision: float) -> tuple[Flag, ...]:
 
 def _is_disturbed(sampling: Sampling) -> bool:
     stalled = sampling.stalled_seconds or 0.0
-    return busy_share(sampling) < BUSY or stalled >= QUIET_PRESSURE * sampling.wall_seconds
+    waited = stalled >= SHORTEST_STALL_SECONDS and stalled >= QUIET_PRESSURE * sampling.wall_seconds
+    return busy_share(sampling) < BUSY or waited
 
 
 def _between_processes(streams: Sequence[Sequence[float]]) -> tuple[float, float, float]:

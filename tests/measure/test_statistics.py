@@ -237,3 +237,5 @@ def test_noisy_is_a_machine_on_which_tasks_waited_though_the_process_looked_busy
     two_threads = replace(COLD, threads=2)
     assert flags([timing(spinning, policy=two_threads)], 0.01) == ("noisy",)
     assert flags([timing(nearly_quiet, policy=two_threads)], 0.01) == ()
+    brief = replace(sampling(*steady(1.0), cpu=0.05), wall_seconds=0.05, stalled_seconds=0.01)
+    assert flags([timing(brief)], 0.01) == ()
