@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -117,21 +118,29 @@ class Subject:
         x = self.feature_map(seed, device).requires_grad_(trains)
         return Bundle(forward=lambda: layer(x), inputs=(x,), parameters=tuple(layer.parameters()))
 
+    @functools.cached_property
+    def output_shape(self) -> torch.Size:
+        """Shape of the output, found on meta tensors; on real ones where the plugin cannot do without."""
+        with torch.no_grad():
+            try:
+                return self.bundle(device=META, core=self.operator.reference).forward().shape
+            except Exception:
+                return self.bundle(core=self.operator.reference).forward().shape
+
     def step(self, bundle: Bundle) -> Callable[[], tuple[Tensor, ...]]:
         """Return the call that a pass times: the forward, or forward and backward to every leaf.
 
-        The caller sets the grad mode: off for a forward, so that no graph is built; on for training.
+        The gradient that comes in from outside is made here, in a buffer of its own, and not within the call. The
+        caller sets the grad mode: off for a forward, so that no graph is built; on for training.
         """
         if self.case.pass_ == "forward":
             return lambda: (bundle.forward(),)
         leaves = [tensor for tensor in (*bundle.inputs, *bundle.parameters) if tensor.requires_grad]
-        incoming: list[Tensor] = []
+        incoming = incoming_gradient(torch.empty(self.output_shape, dtype=self.dtype))
 
         def train() -> tuple[Tensor, ...]:
             output = bundle.forward()
-            if not incoming:  # Its shape is known only after the first call.
-                incoming.append(incoming_gradient(output.detach()))
-            gradients = torch.autograd.grad(output, leaves, incoming[0], allow_unused=True)
+            gradients = torch.autograd.grad(output, leaves, incoming, allow_unused=True)
             return (output.detach(), *(gradient for gradient in gradients if gradient is not None))
 
         return train
