@@ -12,7 +12,7 @@ from rich.text import Text
 
 from opbench.report.model import Cell, Section, Table, View
 
-FOLDED_WIDTH = 24
+FOLDED_WIDTH = 30
 """Names may be folded to this width before a column is left out."""
 _BETWEEN = 2
 """Cells between two columns, one of them the box's."""
