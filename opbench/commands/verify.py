@@ -68,6 +68,8 @@ def verify(
             click.echo("\n".join(_lines(verdict)))
     if as_json:
         options.print_json([row for verdict in verdicts for row in _rows(verdict)])
+    passed = sum(verdict.passed for verdict in verdicts)
+    options.say(f"{passed} of {len(verdicts)} passed")
     return options.SOME_FAILED if any(not verdict.passed for verdict in verdicts) else 0
 
 
