@@ -96,7 +96,7 @@ def _params(rows: Sequence[Row]) -> _Kind:
     texts = {id(row): text for row, text in zip(rows, differing_params(rows), strict=True)}
     # Where names alone tell the rows apart, a narrow page has better use for the room.
     unique = len({row.record.name for row in rows}) == len(rows)
-    return _Kind(_text("params", "params", rank=9 if unique else 0), lambda row: Draft(texts[id(row)]))
+    return _Kind(_text("params", "params", rank=11 if unique else 0), lambda row: Draft(texts[id(row)]))
 
 
 def _counts(rows: Sequence[Row]) -> list[_Kind]:
@@ -105,8 +105,8 @@ def _counts(rows: Sequence[Row]) -> list[_Kind]:
         _Kind(_number("parameters", "parameters", rank=7), _parameters),
         _Kind(_number("macs", "MACs, dense", rank=5), dense_macs),
         _Kind(_number("flops", "FLOPs = 2 × MACs", rank=10), lambda row: dense_macs(row, times=2)),
-        *([_Kind(_number("macs_in_bounds", "MACs, in bounds", rank=11), _macs_in_bounds)] if padded else []),
-        _Kind(_number("intensity", "FLOP/byte", rank=12), _intensity),
+        *([_Kind(_number("macs_in_bounds", "MACs, in bounds", rank=12), _macs_in_bounds)] if padded else []),
+        _Kind(_number("intensity", "FLOP/byte", rank=13), _intensity),
     ]
 
 
