@@ -1,28 +1,28 @@
-"""`compile` is offered for every operator: torch.compile of the reference, held to the same gate."""
+"""`compile` is offered for every operator: torch.compile of the reference, checked and timed like any other."""
 
 from __future__ import annotations
 
+import json
 import shutil
-import warnings
+from typing import TYPE_CHECKING
 
 import pytest
 
-from opbench import isolation, worker
-from opbench.cases import Case, Nchw
-from opbench.check import Comparison
-from opbench.registry import Registry
+if TYPE_CHECKING:
+    from tests.conftest import Workshop
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_a_compiled_reference_passes_the_gate_in_a_child() -> None:
-    case = Case(operator="xvolution", shape=Nchw(2, 4, 5, 6), params={"heads": 2}, scope="layer", pass_="training")
-    isolation.import_early()
-
-    def checked() -> list[Comparison]:
-        warnings.simplefilter("ignore")  # Those of the compiler, which a test would otherwise turn into errors.
-        return worker.check(Registry.discover(), case, "compile")
-
-    ending = isolation.run(checked, timeout_seconds=280)
-    assert ending.kind == "returned", ending.reason
-    assert [row.quantity for row in ending.value] == ["forward", "grad_q", "grad_k", "grad_v"]
-    assert [row for row in ending.value if not row.passed] == []
+def test_a_compiled_reference_is_checked_and_timed(workshop: Workshop) -> None:
+    """In a process of its own, as ever: one that has computed on several threads cannot fork one that compiles."""
+    workshop.plugin("scale")
+    suite = workshop.suite(
+        ["scale"], implementation=["reference", "compile"], measure={"timeout_seconds": 200}, **{"pass": "training"}
+    )
+    done = workshop.opbench("run", suite, "--out", "run")
+    assert done.status == 0, done.errors
+    lines = [json.loads(line) for line in (workshop.folder / "run" / "records.jsonl").read_text().splitlines()]
+    assert [(line["implementation"], line["status"]) for line in lines] == [
+        ("reference", "measured"),
+        ("compile", "measured"),
+    ]
