@@ -24,6 +24,7 @@ from opbench.errors import OpbenchError, Unsupported, said, short
 from opbench.registry import ENTRY_FILE
 
 _OUT_OF_MEMORY_WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+_RESERVE_BYTES = 4 << 20
 _DUMP = "Fatal Python error: "
 """What Python's fault handler begins with when it says where a crash happened."""
 
@@ -84,11 +85,13 @@ class _Unpickler(pickle.Unpickler):
 
 def _ending_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ending:
     """Call the function; what it returns is pickled within the same net that catches what it raises."""
+    reserve = [bytearray(_RESERVE_BYTES)]
     try:
         return Ending(kind="returned", value=pickle.dumps(function(*arguments)))
     except Unsupported as answer:
         return Ending(kind="unsupported", reason=said(answer) or "it does not say why")
     except BaseException as error:
+        reserve.clear()  # Where memory is exhausted, saying so takes some.
         traceback.clear_frames(error.__traceback__)  # What they hold may be all the memory there is.
         return Ending(kind="out_of_memory" if _is_out_of_memory(error) else "failed", reason=_one_line(error))
 
