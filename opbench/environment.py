@@ -17,6 +17,7 @@ import psutil
 
 from opbench.errors import MachineError
 from opbench.measure import machine, processor
+from opbench.measure.ceilings import Ceilings
 
 _DISTRIBUTIONS = (
     "opbench", "torch", "numpy", "scipy", "pandas", "fvcore", "pydantic", "triton", "cupy-cuda12x", "cupy-cuda13x",
@@ -76,10 +77,16 @@ class Environment:
     commit: str | None = None
     """Git commit of the working directory; ends in '+' with uncommitted changes."""
     command: tuple[str, ...] = ()
+    ceilings: Ceilings | None = None
+    """What the device that the run measured on can do at best; None where nobody measured it."""
 
 
-def capture(command: Iterable[str] = ()) -> Environment:
+def capture(command: Iterable[str] = (), ceilings: Ceilings | None = None) -> Environment:
     """Read the environment. Imports torch, and touches neither CUDA nor a thread pool, so that forking stays safe.
+
+    Args:
+        command: the command line that began the run.
+        ceilings: what `opbench.probing.ceilings` found, passed on.
 
     Raises:
         MachineError: two builds of CuPy are installed.
@@ -120,6 +127,7 @@ def capture(command: Iterable[str] = ()) -> Environment:
         variables={name: _unicode(value) for name, value in sorted(os.environ.items()) if _VARIABLES.match(name)},
         commit=_commit(),
         command=tuple(map(_unicode, command)),
+        ceilings=ceilings,
     )
 
 

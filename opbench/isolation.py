@@ -46,6 +46,7 @@ def run(
     *arguments: Any,
     timeout_seconds: float,
     memory_bytes: int | None = None,
+    cuda: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Ending:
     """Call a function in a child process and wait for its ending.
@@ -56,12 +57,14 @@ def run(
         timeout_seconds: the child and its descendants are killed after this long.
         memory_bytes: how much more address space than the parent the child may map, what is spendable unless given;
             allocations beyond it fail.
+        cuda: whether the child uses a GPU. CUDA reserves far more addresses than it uses, so the limit is then on
+            private writable memory alone.
         tick: called about ten times a second while waiting.
 
     A KeyboardInterrupt while waiting kills the child and goes on to the caller.
 
     Raises:
-        MachineError: the system refuses another process.
+        MachineError: the system refuses another process, or a child that uses a GPU lost it for good.
     """
     memory_bytes = spendable_bytes() if memory_bytes is None else memory_bytes
     others = _adopting_children()
@@ -74,7 +77,7 @@ def run(
     ):
         parent, child = os.getpid(), _fork()
         if child == 0:
-            _be_the_child(function, arguments, outbox, lambda: _settle(parent, mask, output, memory_bytes))
+            _be_the_child(function, arguments, outbox, lambda: _settle(parent, mask, output, memory_bytes, cuda))
         outbox.close()
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -173,7 +176,7 @@ def _be_the_child(
         os._exit(status)
 
 
-def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes: int) -> None:
+def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes: int, cuda: bool) -> None:
     """Make the child a good neighbour: its own session, no terminal, no core file, first to go when memory is short."""
     os.setsid()
     gc.freeze()  # What was inherited is not garbage: collecting would only copy its pages.
@@ -194,8 +197,16 @@ def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes:
         Path("/proc/self/oom_score_adj").write_text("1000")
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, _LARGEST_FILE_BYTES)
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    _limit(resource.RLIMIT_AS, mapped + memory_bytes)
+    mapped, _, _, _, _, data, *_ = (int(pages) * resource.getpagesize() for pages in _statm())
+    if cuda:
+        _limit(resource.RLIMIT_DATA, data + memory_bytes)
+    else:
+        _limit(resource.RLIMIT_AS, mapped + memory_bytes)
+
+
+def _statm() -> list[str]:
+    """Pages of this process: mapped, resident, shared, of code, 0, of private writable memory, 0."""
+    return Path("/proc/self/statm").read_text().split()
 
 
 def _limit(kind: int, value: int) -> None:

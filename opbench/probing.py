@@ -1,4 +1,7 @@
-"""Asks operators about themselves in child processes, so that a plugin that crashes on import takes nobody along."""
+"""Asks operators and devices about themselves in child processes.
+
+A plugin that crashes on import takes nobody along, and the parent of all children never touches CUDA.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from dataclasses import dataclass
 
 from opbench import isolation
 from opbench.cases import Case
-from opbench.errors import PluginError, Unsupported, said
+from opbench.errors import MachineError, PluginError, Unsupported, said
 from opbench.inspection import Description, describe_operator
+from opbench.measure.ceilings import Ceilings, load_or_measure
 from opbench.registry import Registry
 
 TIMEOUT_SECONDS = 120.0
@@ -44,6 +48,20 @@ class Prober:
             if ending.kind == "returned":
                 found |= ending.value
         return found
+
+
+def ceilings(device: str) -> Ceilings:
+    """Learn what 'cpu' or 'cuda' can do at best: from the user's cache, or by measuring, which takes some seconds.
+
+    Raises:
+        MachineError: the device could not be measured.
+    """
+    isolation.import_early()
+    ending = isolation.run(load_or_measure, device, cuda=device == "cuda", timeout_seconds=TIMEOUT_SECONDS)
+    if ending.kind != "returned":
+        raise MachineError(f"cannot measure the ceilings of this machine's {device.upper()}: {ending.reason}")
+    found: Ceilings = ending.value
+    return found
 
 
 def _describe(registry: Registry, operator: str) -> Description:

@@ -73,6 +73,9 @@ class Memory:
     saved_bytes: int | None = None
     """Kept for the backward, inputs and parameters excluded; None for the forward pass."""
     backward_peak_bytes: int | None = None
+    forward_requested_bytes: int | None = None
+    """Of the forward peak, what was asked for before the allocator rounded up; None of sources that do not round."""
+    backward_requested_bytes: int | None = None
     repeatable: bool = True
     """Whether three repetitions agreed: to the byte, for the high-water mark within 1 %."""
 
