@@ -15,15 +15,19 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from opbench import cuda_errors
 from opbench.errors import OpbenchError, Unsupported, said, short
 from opbench.registry import ENTRY_FILE
 
-_OUT_OF_MEMORY_WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+_OUT_OF_MEMORY_WORDS = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+    "status_alloc_failed",
+)  # fmt: skip
 _RESERVE_BYTES = 4 << 20
 _DUMP = "Fatal Python error: "
 """What Python's fault handler begins with when it says where a crash happened."""
@@ -38,6 +42,8 @@ class Ending:
     """What the function returned."""
     reason: str = ""
     """What went wrong, in one line."""
+    device_lost: bool = False
+    """Whether it crashed because its GPU is no longer to be had: other children will fare no better."""
 
 
 def message_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
@@ -69,15 +75,22 @@ def of_crash(status: int, output: str) -> Ending:
             reason += "; the system may have run out of memory"
     else:
         reason = f"exit status {os.WEXITSTATUS(status)} without a result"
+    if fault := cuda_errors.find(words):
+        return Ending(kind="crashed", reason=f"{reason}: {fault}", device_lost=fault.cost == "device")
     last = next(filter(None, map(short, reversed(words.splitlines()))), "")
     kind: Literal["out_of_memory", "crashed"] = "out_of_memory" if _says_out_of_memory(words) else "crashed"
     return Ending(kind=kind, reason=": ".join(filter(None, [reason, last])))
 
 
 class _Unpickler(pickle.Unpickler):
-    """Refuses classes of modules that are not imported here: a plugin's would bring the plugin with them."""
+    """Refuses classes of modules that are not imported here: a plugin's would bring the plugin with them.
+
+    And tensors, which may lie on a GPU: reading one would initialise CUDA, and no child could use it any more.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            raise pickle.UnpicklingError("it holds a tensor, and only plain data is sent")
         if module not in sys.modules:
             raise pickle.UnpicklingError(f"it holds a {name} of {module}, which is not imported here")
         return super().find_class(module, name)
@@ -93,14 +106,37 @@ def _ending_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Endi
     except BaseException as error:
         reserve.clear()  # Where memory is exhausted, saying so takes some.
         traceback.clear_frames(error.__traceback__)  # What they hold may be all the memory there is.
-        return Ending(kind="out_of_memory" if _is_out_of_memory(error) else "failed", reason=_one_line(error))
+        return _of_error(error)
 
 
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one it was raised from, is a failed allocation."""
-    if error is None:
-        return False
-    return isinstance(error, MemoryError) or _says_out_of_memory(said(error)) or _is_out_of_memory(error.__cause__)
+def _of_error(error: BaseException) -> Ending:
+    """Tell an error by its own words and those of the errors it was raised from."""
+    causes = list(_causes(error))
+    words = "\n".join(map(_words, causes))
+    if fault := cuda_errors.find(words):
+        # A GPU works behind the program's back: the line that noticed is seldom the one to blame.
+        reason = ", noticed at ".join(filter(None, [str(fault), _place(error)]))
+        return Ending(kind="crashed", reason=reason, device_lost=fault.cost == "device")
+    if any(isinstance(cause, MemoryError) for cause in causes) or _says_out_of_memory(words):
+        shortage = cuda_errors.shortage(words)
+        return Ending(
+            kind="out_of_memory", reason=": ".join([_place(error), shortage]) if shortage else _one_line(error)
+        )
+    return Ending(kind="failed", reason=_one_line(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _words(error: BaseException) -> str:
+    """All that an error says; '' where its own `__str__` fails."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def _says_out_of_memory(text: str) -> bool:
@@ -111,8 +147,11 @@ def _one_line(error: BaseException) -> str:
     """'plugin.py:12: ValueError: what it said'; an error of opbench says itself where it comes from."""
     if isinstance(error, OpbenchError):
         return said(error)
-    places = [(frame.filename, frame.lineno) for frame in reversed(traceback.extract_tb(error.__traceback__))]
-    return ": ".join(filter(None, [_innermost(places), type(error).__name__, said(error)]))
+    return ": ".join(filter(None, [_place(error), type(error).__name__, said(error)]))
+
+
+def _place(error: BaseException) -> str:
+    return _innermost([(frame.filename, frame.lineno) for frame in reversed(traceback.extract_tb(error.__traceback__))])
 
 
 def _innermost(places: Sequence[tuple[str, object]]) -> str:

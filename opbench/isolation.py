@@ -32,7 +32,7 @@ from opbench.measure import machine
 
 _LENGTH = struct.Struct("<Q")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_TICK_SECONDS = 0.1
+_TICK_SECONDS, _SHORT_TICK_SECONDS = 0.1, 0.005
 _TAIL_BYTES = 1 << 16
 _SHARE_OF_MEMORY = 0.9
 _LARGEST_FILE_BYTES = 1 << 30
@@ -66,6 +66,8 @@ def run(
     Raises:
         MachineError: the system refuses another process, or a child that uses a GPU lost it for good.
     """
+    if cuda and "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        raise RuntimeError("CUDA is initialised in this process, so no child of it can use a GPU")
     memory_bytes = spendable_bytes() if memory_bytes is None else memory_bytes
     others = _adopting_children()
     reader, writer = os.pipe()
@@ -86,7 +88,12 @@ def run(
             return Ending(kind="timed_out", reason=f"no result after {timeout_seconds:g} s")
         finally:
             status = _end(child, others)
-        return ending.of_crash(status, _tail(output)) if message is None else ending.read(message)
+        ended = ending.of_crash(status, _tail(output)) if message is None else ending.read(message)
+        if cuda and ended.device_lost:
+            raise MachineError(
+                f"the GPU cannot be used any more ({ended.reason}); look at nvidia-smi and its kernel log"
+            )
+        return ended
 
 
 def spendable_bytes() -> int:
@@ -96,6 +103,8 @@ def spendable_bytes() -> int:
 
 def import_early(*modules: str) -> None:
     """Import torch and other modules once here, so that every child finds them in memory; absent ones are left out."""
+    # Else whoever asks torch whether there is a GPU initialises the driver here, which no child survives.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in (*_TORCH_MODULES, *modules):
@@ -134,27 +143,31 @@ def _fork() -> int:
 def _wait(child: int, inbox: IO[bytes], deadline: float, tick: Callable[[], None]) -> bytes | None:
     """Return the child's complete message, or None when it died without one."""
     received = bytearray()
-    death = os.pidfd_open(child)
     poll = select.poll()
     poll.register(inbox, select.POLLIN)
-    poll.register(death, select.POLLIN)
-    try:
-        while time.monotonic() < deadline:
-            ready = [descriptor for descriptor, _ in poll.poll(1000 * _TICK_SECONDS)]
-            if not ready:
-                tick()
-            # Read first: a child that wrote its message and exited at once is both readable and dead.
-            if inbox.fileno() in ready and (chunk := inbox.read(1 << 20)):
-                received += chunk
-                if len(received) >= _LENGTH.size and len(received) - _LENGTH.size >= _LENGTH.unpack_from(received)[0]:
-                    return bytes(received[_LENGTH.size :])
-            elif death in ready:
-                return None
-            elif ready:
-                poll.unregister(inbox)  # The child has closed its end, and may live on all the same.
-        raise TimeoutError
-    finally:
-        os.close(death)
+    pause = _TICK_SECONDS
+    while time.monotonic() < deadline:
+        dead = _is_dead(child)
+        if not poll.poll(1000 * (0 if dead else pause)):
+            tick()
+        # Read last: what a child wrote before it died is there when its death is seen.
+        elif chunk := inbox.read(1 << 20):
+            received += chunk
+            if len(received) >= _LENGTH.size and len(received) - _LENGTH.size >= _LENGTH.unpack_from(received)[0]:
+                return bytes(received[_LENGTH.size :])
+            continue
+        else:
+            # The child has closed its end; mostly it dies at once, but it may live on all the same.
+            poll.unregister(inbox)
+            pause = _SHORT_TICK_SECONDS
+        if dead:
+            return None
+    raise TimeoutError
+
+
+def _is_dead(child: int) -> bool:
+    """Whether a child has ended; it stays to be waited for. Sandboxes that lack `pidfd_open` know this call."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _be_the_child(
@@ -199,6 +212,7 @@ def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes:
     _limit(resource.RLIMIT_FSIZE, _LARGEST_FILE_BYTES)
     mapped, _, _, _, _, data, *_ = (int(pages) * resource.getpagesize() for pages in _statm())
     if cuda:
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # As NVML numbers them.
         _limit(resource.RLIMIT_DATA, data + memory_bytes)
     else:
         _limit(resource.RLIMIT_AS, mapped + memory_bytes)

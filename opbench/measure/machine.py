@@ -14,7 +14,8 @@ PRESSURE = Path("/proc/pressure/cpu")
 QUIET_PRESSURE = 0.05
 """Share of time in which some task may wait for a processor before the machine counts as contended."""
 
-_ALLOW = "to measure all the same, with the results flagged, pass --allow-noisy"
+ALLOW = "to measure all the same, with the results flagged, pass --allow-noisy"
+"""How to go on where something spoils a measurement."""
 
 
 def noise(threads: int = 1) -> str | None:
@@ -34,11 +35,11 @@ def judge(pressure: float | None, quota: float | None, threads: int) -> str | No
         needed = "1 thread needs" if threads == 1 else f"{threads} threads need"
         return (
             f"the control group allows {quota:g} processors and {needed} {threads}, so the kernel would pause them; "
-            f"use fewer threads or raise the limit, or, {_ALLOW}"
+            f"use fewer threads or raise the limit, or, {ALLOW}"
         )
     if pressure is not None and pressure >= QUIET_PRESSURE:
         waited = f"in {units.percent(pressure)} of the last ten seconds a task waited for a processor"
-        return f"{waited}; stop what else is running, or, {_ALLOW}"
+        return f"{waited}; stop what else is running, or, {ALLOW}"
     return None
 
 

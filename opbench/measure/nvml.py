@@ -6,8 +6,45 @@ no driver, no GPU or no `pynvml`: what is not known is None.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+from opbench import units
+from opbench.measure.machine import ALLOW
+from opbench.measure.visible import visible_uuids
+
+BUSY = 0.05
+"""Least utilisation of a GPU that somebody uses."""
+HEADROOM_CELSIUS = 3.0
+"""A GPU this close to the temperature at which it slows down will not keep its clock."""
+NOTICEABLE = 0.01
+"""Least share of the time with a lowered clock that a measurement would show."""
+
+# Bits of the reasons for the current clock. Idling, clocks that somebody set, and the highest clock that the voltage
+# allows are left out: none of them slows a measurement below what the GPU is set to.
+_REASONS = {
+    0x004: "power limit",
+    0x008: "hardware slowdown",
+    0x010: "sync boost",
+    0x020: "temperature",
+    0x040: "hardware temperature limit",
+    0x080: "power brake",
+    0x200: "board limit",
+}
+# What the driver keeps a total of, in nanoseconds.
+_POLICIES = {0: "power limit", 1: "temperature", 2: "sync boost", 3: "board limit"}
+
+_SM_CLOCK, _MEMORY_CLOCK = 1, 2
+_GPU_SENSOR, _SLOWDOWN = 0, 1
+_UNCORRECTED, _SINCE_LOADED = 1, 0
+
+Ask = Callable[..., Any]
+"""Calls an NVML function by its name without 'nvml'; None where the driver or the binding cannot answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +56,10 @@ class GpuProcess:
     """'' where the system does not tell, as of a process in another container."""
     bytes: int | None = None
     """Memory of the GPU that it holds; None where the driver does not tell."""
+
+    def __str__(self) -> str:
+        name = f" ({self.name})" if self.name else ""
+        return f"process {self.pid}{name}" + (f" with {units.bytes_(self.bytes)}" if self.bytes else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +97,58 @@ class GpuState:
     """Whether the driver stays loaded when nobody uses the GPU."""
 
 
-def readings(index: int = 0) -> GpuState | None:
-    """Read the state of a GPU by the index CUDA gives it, `CUDA_VISIBLE_DEVICES` respected; None where NVML cannot."""
-    return None
-
-
 def judge(state: GpuState | None, own_pids: Collection[int] = ()) -> str | None:
     """Decide whether a GPU is fit to measure on before a run, and say why not; None for one that is.
 
+    A power limit is no reason: an idle GPU may name it, and the work that would reach it is not there yet.
+
     Args:
         state: what `readings` gave; a state that is not known is not refused.
-        own_pids: processes of this run, which may use the GPU.
+        own_pids: processes of this run, which may use the GPU. In a container the driver may know them by other
+            numbers, so judge before any of them does.
     """
+    if state is None:
+        return None
+    if state.uncorrected_errors:
+        return f"{state.name} has had {state.uncorrected_errors} uncorrectable memory errors; reset it, or use another"
+    if lowered := [reason for reason in state.throttle_reasons if reason != "power limit"]:
+        return f"{state.name} has lowered its clock already ({', '.join(lowered)}); let it cool, or, {ALLOW}"
+    temperature, limit = state.temperature_celsius, state.slowdown_celsius
+    if temperature is not None and limit is not None and temperature >= limit - HEADROOM_CELSIUS:
+        return f"{state.name} is at {temperature:.0f} °C and slows down at {limit:.0f} °C; let it cool, or, {ALLOW}"
+    if foreign := [process for process in state.processes if process.pid not in own_pids]:
+        return f"{state.name} is used by {', '.join(map(str, foreign))}; stop it, or, {ALLOW}"
+    if state.utilisation is not None and state.utilisation >= BUSY and not state.processes:
+        busy = f"{units.percent(state.utilisation)} of the time by a process that cannot be seen from here"
+        return f"{state.name} is used {busy}; stop it, or, {ALLOW}"
     return None
+
+
+def throttled(before: GpuState | None, after: GpuState | None) -> str | None:
+    """Say why the clock was lowered between two states of one GPU; None when it was not, or nobody can tell.
+
+    The driver's totals tell of all the time between; the reasons at the end only of that moment.
+    """
+    if before is None or after is None:
+        return None
+    elapsed = after.taken_seconds - before.taken_seconds
+    causes = dict.fromkeys(after.throttle_reasons, "")
+    for cause, total in after.throttled_seconds.items():
+        grown = total - before.throttled_seconds.get(cause, total)
+        if grown > NOTICEABLE * elapsed:
+            causes[cause] = f" for {units.percent(min(1.0, grown / elapsed))} of the time" if elapsed > 0 else ""
+    return "the clock was lowered: " + ", ".join(map("".join, causes.items())) if causes else None
+
+
+def readings(index: int = 0) -> GpuState | None:
+    """Read the state of a GPU by the index CUDA gives it, `CUDA_VISIBLE_DEVICES` respected; None where NVML cannot.
+
+    Takes some ten milliseconds, nearly all of them to open NVML: `with driver():` around many readings makes each of
+    them quick.
+    """
+    with driver() as ask:
+        handle = ask and _handle(ask, index)
+        return state_of(ask, handle) if ask and handle else None
 
 
 def noise(index: int = 0) -> str | None:
@@ -76,6 +156,100 @@ def noise(index: int = 0) -> str | None:
     return judge(readings(index))
 
 
-def throttled(before: GpuState | None, after: GpuState | None) -> str | None:
-    """Say why the clock was lowered between two states of one GPU; None when it was not, or nobody can tell."""
-    return None
+def uuid(index: int = 0) -> str | None:
+    """UUID of a GPU by the index CUDA gives it; None where there is no such GPU."""
+    with driver() as ask:
+        return _uuid(ask, index) if ask else None
+
+
+def state_of(ask: Ask, handle: object) -> GpuState:
+    """Ask the driver everything about one GPU."""
+    utilisation = ask("DeviceGetUtilizationRates", handle)
+    reasons = ask("DeviceGetCurrentClocksEventReasons", handle)
+    if reasons is None:  # The name in drivers before 535.
+        reasons = ask("DeviceGetCurrentClocksThrottleReasons", handle)
+    mig, persistence = ask("DeviceGetMigMode", handle), ask("DeviceGetPersistenceMode", handle)
+    return GpuState(
+        name=ask("DeviceGetName", handle) or "GPU",
+        uuid=ask("DeviceGetUUID", handle) or "",
+        taken_seconds=time.monotonic(),
+        sm_clock_hz=_scaled(ask("DeviceGetClockInfo", handle, _SM_CLOCK), 1e6),
+        memory_clock_hz=_scaled(ask("DeviceGetClockInfo", handle, _MEMORY_CLOCK), 1e6),
+        max_sm_clock_hz=_scaled(ask("DeviceGetMaxClockInfo", handle, _SM_CLOCK), 1e6),
+        max_memory_clock_hz=_scaled(ask("DeviceGetMaxClockInfo", handle, _MEMORY_CLOCK), 1e6),
+        throttle_reasons=tuple(words for bit, words in _REASONS.items() if (reasons or 0) & bit),
+        throttled_seconds={
+            words: 1e-9 * status.violationTime
+            for policy, words in _POLICIES.items()
+            if (status := ask("DeviceGetViolationStatus", handle, policy)) is not None
+        },
+        power_watts=_scaled(ask("DeviceGetPowerUsage", handle), 1e-3),
+        power_limit_watts=_scaled(ask("DeviceGetEnforcedPowerLimit", handle), 1e-3),
+        energy_joules=_scaled(ask("DeviceGetTotalEnergyConsumption", handle), 1e-3),
+        temperature_celsius=_scaled(ask("DeviceGetTemperature", handle, _GPU_SENSOR), 1.0),
+        slowdown_celsius=_scaled(ask("DeviceGetTemperatureThreshold", handle, _SLOWDOWN), 1.0),
+        utilisation=None if utilisation is None else utilisation.gpu / 100,
+        processes=tuple(
+            GpuProcess(pid=one.pid, name=_process_name(ask, one.pid), bytes=one.usedGpuMemory)
+            for one in ask("DeviceGetComputeRunningProcesses", handle) or ()
+        ),
+        uncorrected_errors=ask("DeviceGetTotalEccErrors", handle, _UNCORRECTED, _SINCE_LOADED),
+        mig=None if mig is None else bool(mig[0]),
+        persistence=None if persistence is None else bool(persistence),
+    )
+
+
+@contextmanager
+def driver() -> Iterator[Ask | None]:
+    """Open NVML while the block runs; gives a way to ask it, or None where there is no NVML or no driver."""
+    try:
+        import pynvml
+    except ImportError:
+        yield None
+        return
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+
+    def ask(name: str, *arguments: object) -> Any:
+        try:
+            return getattr(pynvml, f"nvml{name}")(*arguments)
+        except Exception:  # Not supported, not permitted, not in this driver, not in this binding, not UTF-8.
+            return None
+
+    try:
+        yield ask
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def handles(ask: Ask) -> list[Any]:
+    """All GPUs of the machine, by PCI bus."""
+    found = [ask("DeviceGetHandleByIndex", index) for index in range(ask("DeviceGetCount") or 0)]
+    return [handle for handle in found if handle is not None]
+
+
+def _handle(ask: Ask, index: int) -> Any:
+    found = _uuid(ask, index)
+    return found and ask("DeviceGetHandleByUUID", found)
+
+
+def _uuid(ask: Ask, index: int) -> str | None:
+    # Once a process uses CUDA, that alone knows for sure which GPU it numbered how.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+    uuids = [ask("DeviceGetUUID", handle) for handle in handles(ask)]
+    visible = visible_uuids(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
+    return visible[index] if index < len(visible) else None
+
+
+def _process_name(ask: Ask, pid: int) -> str:
+    path = ask("SystemGetProcessName", pid) or ""
+    return str(path).rpartition("/")[2]
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
