@@ -102,7 +102,7 @@ def capture(command: Iterable[str] = (), ceilings: Ceilings | None = None) -> En
         host=platform.node(),
         system=platform.platform(),
         python=platform.python_version(),
-        processor=_processor(),
+        processor=processor.name(),
         physical_cores=psutil.cpu_count(logical=False),
         logical_cores=psutil.cpu_count(),
         usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1,
@@ -151,13 +151,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _processor() -> str:
-    for line in (_text("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _gpus() -> tuple[str | None, tuple[Gpu, ...]]:

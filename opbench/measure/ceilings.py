@@ -1,12 +1,27 @@
 """What a device can do at best, measured: the lines of a roofline. Data sheets are never asked.
 
-Measured once per device, driver and software, then kept in a file of the user's cache.
+Measured once for a device, its driver and the software, then kept in a file of the user's cache until one of them
+changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from pydantic import TypeAdapter, ValidationError
+
+from opbench.measure import nvml, processor
+from opbench.measure.statistics import half_width
+
+PROTOCOL = 1
+"""Counts the ways of measuring: ceilings measured another way are not comparable, so they are measured anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +35,112 @@ class Ceiling:
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """The best a device did."""
+    """The best a device did; what it cannot do, or has not, is absent."""
 
     device: str
-    """Its name, and what tells it from another of the same kind: 'NVIDIA H200 GPU-…', or the processor's name."""
+    """'cpu' or 'cuda'."""
+    threads: int = 1
+    """Of the CPU; 1 on a GPU, whose threads only launch."""
+    identity: Mapping[str, str]
+    """What they depend on: device, driver, versions."""
     captured: str
     """UTC, ISO 8601."""
     bytes_per_second: Ceiling
     """Copying: bytes read plus bytes written."""
     macs_per_second: Mapping[str, Ceiling]
-    """Square matrix products of random data, by 'float32' (strict), 'tf32', 'float16', 'bfloat16'."""
+    """Square matrix products of random values, by 'float32' (strict), 'tf32', 'float16', 'bfloat16'."""
     empty_call_seconds: Ceiling | None = None
-    """Duration of a kernel that does nothing, as events see it; None on a CPU."""
+    """Duration of a kernel that does nothing, as events see it."""
     launch_interval_seconds: Ceiling | None = None
-    """Time between the starts of such kernels, launched one after the other; None on a CPU."""
+    """Time from one such kernel to the next, where they wait for the device and not for the host."""
     event_resolution_seconds: float | None = None
-    """Smallest step that CUDA events have shown; None on a CPU."""
-    last_level_cache_bytes: int = 0
-    """L2 of a GPU."""
-    identity: Mapping[str, str] = field(default_factory=dict)
-    """What they depend on, versions and driver included; with another identity they are measured anew."""
+    """Smallest step that events have shown."""
+    last_level_cache_bytes: int
+    remark: str | None = None
+    """What was not as it should be meanwhile: somebody else on the device, a clock that was lowered."""
+
+    @property
+    def name(self) -> str:
+        """The device in words."""
+        return self.identity["device"]
+
+
+_CEILINGS: TypeAdapter[Ceilings] = TypeAdapter(Ceilings)
+
+
+def load_or_measure(device: str, threads: int = 1) -> Ceilings:
+    """Return the ceilings of 'cpu' or 'cuda': kept from an earlier run, or measured now, in some ten seconds.
+
+    Meant for a child process, since measuring initialises CUDA or starts threads; `opbench.probing.ceilings` calls it
+    in one. Ceilings with a remark are given but not kept.
+    """
+    from opbench.cuda import cache
+    from opbench.measure import limits
+
+    known = identity(device, threads)
+    path = cache.folder() / "ceilings" / file_name(known)
+    found = kept(path, known)
+    if found is None:
+        found = limits.measure(device, threads, known)
+        if found.remark is None:
+            keep(path, found)
+    return found
+
+
+def fold(values: Sequence[float], step: float = 0.0) -> Ceiling:
+    """The median of two or more repetitions, with its interval from batch means.
+
+    Args:
+        values: all above 0.
+        step: of the clock, which is the interval where it shows the same value each time.
+    """
+    middle = median(values)
+    half = half_width(values) if min(values) < max(values) else step / middle
+    return Ceiling(value=middle, low=middle * math.exp(-half), high=middle * math.exp(half))
+
+
+def identity(device: str, threads: int = 1) -> dict[str, str]:
+    """Say what ceilings depend on, without touching the device."""
+    import torch
+
+    software = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "protocol": str(PROTOCOL)}
+    if device == "cpu":
+        capability = torch.backends.cpu.get_cpu_capability()
+        name = f"{processor.name()}, {threads} {'thread' if threads == 1 else 'threads'}"
+        return {"device": name, "capability": capability, "host": platform.node(), **software}
+    state = nvml.readings()
+    if state is None:
+        return {"device": "GPU", "host": platform.node(), **software}
+    limit = "unknown" if state.power_limit_watts is None else f"{state.power_limit_watts:.0f} W"
+    driver = nvml.driver_version() or "unknown"
+    return {"device": state.name, "uuid": state.uuid, "driver": driver, "power limit": limit, **software}
+
+
+def file_name(identity: Mapping[str, str]) -> str:
+    """One file for each device: 'NVIDIA-H200-GPU-1b2c….json'."""
+    words = f"{identity['device']} {identity.get('uuid') or identity['host']}"
+    return re.sub(r"\W+", "-", words, flags=re.ASCII).strip("-") + ".json"
+
+
+def kept(path: Path, identity: Mapping[str, str]) -> Ceilings | None:
+    """Read what was kept; None where there is nothing, or nothing readable, or it was measured under other conditions.
+
+    Without this identity a driver's update would divide today's times by yesterday's ceilings.
+    """
+    try:
+        found = _CEILINGS.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found if dict(found.identity) == dict(identity) else None
+
+
+def keep(path: Path, ceilings: Ceilings) -> None:
+    """Write them whole or not at all; where the cache cannot be written, the next run measures again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.{platform.node()}.part")
+        beside.write_bytes(_CEILINGS.dump_json(ceilings, indent=2))
+        beside.replace(path)
 
 
 def l2_bytes(index: int = 0) -> int:
@@ -48,11 +149,3 @@ def l2_bytes(index: int = 0) -> int:
 
     size: int = torch.cuda.get_device_properties(index).L2_cache_size
     return size
-
-
-def load_or_measure(device: str) -> Ceilings:
-    """Return the ceilings of 'cpu' or 'cuda', kept from an earlier run or measured now, in this process.
-
-    For a child process: measuring initialises CUDA. From a parent call `opbench.probing.ceilings`.
-    """
-    raise NotImplementedError

@@ -124,20 +124,29 @@ def judge(state: GpuState | None, own_pids: Collection[int] = ()) -> str | None:
     return None
 
 
-def throttled(before: GpuState | None, after: GpuState | None) -> str | None:
-    """Say why the clock was lowered between two states of one GPU; None when it was not, or nobody can tell.
+def lowered(before: GpuState | None, after: GpuState | None) -> dict[str, float | None]:
+    """Tell what lowered the clock between two states of one GPU, and for which share of the time; None: not told.
 
     The driver's totals tell of all the time between; the reasons at the end only of that moment.
     """
     if before is None or after is None:
-        return None
+        return {}
     elapsed = after.taken_seconds - before.taken_seconds
-    causes = dict.fromkeys(after.throttle_reasons, "")
+    causes: dict[str, float | None] = dict.fromkeys(after.throttle_reasons)
     for cause, total in after.throttled_seconds.items():
         grown = total - before.throttled_seconds.get(cause, total)
-        if grown > NOTICEABLE * elapsed:
-            causes[cause] = f" for {units.percent(min(1.0, grown / elapsed))} of the time" if elapsed > 0 else ""
-    return "the clock was lowered: " + ", ".join(map("".join, causes.items())) if causes else None
+        if elapsed > 0 and grown > NOTICEABLE * elapsed:
+            causes[cause] = min(1.0, grown / elapsed)
+    return causes
+
+
+def throttled(before: GpuState | None, after: GpuState | None) -> str | None:
+    """Say why the clock was lowered between two states of one GPU; None when it was not, or nobody can tell."""
+    causes = [
+        cause if share is None else f"{cause} for {units.percent(share)} of the time"
+        for cause, share in lowered(before, after).items()
+    ]
+    return f"the clock was lowered: {', '.join(causes)}" if causes else None
 
 
 def readings(index: int = 0) -> GpuState | None:
@@ -160,6 +169,12 @@ def uuid(index: int = 0) -> str | None:
     """UUID of a GPU by the index CUDA gives it; None where there is no such GPU."""
     with driver() as ask:
         return _uuid(ask, index) if ask else None
+
+
+def driver_version() -> str | None:
+    """'580.65.06'; None where there is no driver, or no `pynvml` to ask it."""
+    with driver() as ask:
+        return ask("SystemGetDriverVersion") if ask else None
 
 
 def state_of(ask: Ask, handle: object) -> GpuState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,14 @@ class Cache(NamedTuple):
     bytes: int
     shared_by: str
     """The logical processors above it, '0-7,64-71'; what tells two caches apart."""
+
+
+def name() -> str:
+    """What the maker calls it; its architecture where the system does not say."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def physical_cores() -> int:
