@@ -53,24 +53,49 @@ def check(operator: Operator, core: Core, params: Any, tensors: Mapping[str, Ten
     Raises:
         Unsupported: the core does not cover these inputs.
     """
-    upcast = {name: float64(tensor) for name, tensor in tensors.items()}
-    absolute = {name: tensor.abs() for name, tensor in upcast.items()}
-    truth = evaluate(operator.reference, params, upcast)
-    scale = evaluate(operator.reference, params, absolute, absolute=True)
-    own = evaluate(operator.reference, params, tensors)
+    standard = Standard.of(operator, params, tensors)
     with poisoned_memory():
         actual = evaluate(core, params, tensors)
-    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    # First, because a gradient made from an overwritten input is wrong as well.
-    overwritten = [
-        Comparison(quantity=name, error=math.nan, budget=0.0, where="the core overwrote it")
-        for name, tensor in tensors.items()
-        if not torch.equal(float64(tensor), upcast[name])
-    ]
-    return overwritten + [
-        compare(quantity, actual.get(quantity), truth[quantity], own[quantity], scale[quantity], dtype)
-        for quantity in truth
-    ]
+    return standard.judge(actual, tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """What an implementation's results on some inputs are held to."""
+
+    inputs: Mapping[str, Tensor]
+    """Copies, in float64 where they are floating."""
+    truth: Mapping[str, Tensor]
+    scale: Mapping[str, Tensor]
+    """The reference on absolute values: the magnitude each sum could have had."""
+    own: Mapping[str, Tensor]
+    """The reference in the inputs' dtype."""
+
+    @classmethod
+    def of(cls, operator: Operator, params: Any, tensors: Mapping[str, Tensor]) -> Standard:
+        """Run the reference in float64, on absolute values, and in the inputs' dtype."""
+        upcast = {name: float64(tensor) for name, tensor in tensors.items()}
+        absolute = {name: tensor.abs() for name, tensor in upcast.items()}
+        return cls(
+            inputs=upcast,
+            truth=evaluate(operator.reference, params, upcast),
+            scale=evaluate(operator.reference, params, absolute, absolute=True),
+            own=evaluate(operator.reference, params, tensors),
+        )
+
+    def judge(self, actual: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[Comparison]:
+        """Hold results by quantity to their budgets; `tensors` are the inputs as the implementation left them."""
+        dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+        # First, because a gradient made from an overwritten input is wrong as well.
+        overwritten = [
+            Comparison(quantity=name, error=math.nan, budget=0.0, where="the core overwrote it")
+            for name, tensor in tensors.items()
+            if not torch.equal(float64(tensor), self.inputs[name])
+        ]
+        return overwritten + [
+            compare(quantity, actual.get(quantity), truth, self.own[quantity], self.scale[quantity], dtype)
+            for quantity, truth in self.truth.items()
+        ]
 
 
 def evaluate(core: Core, params: Any, tensors: Mapping[str, Tensor], *, absolute: bool = False) -> dict[str, Tensor]:

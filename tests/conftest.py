@@ -1,16 +1,22 @@
-"""What tests of whole runs share: plugins and suites on disk, and the command line in a process of its own."""
+"""What tests share: plugins and suites on disk, the command line in a process of its own, kernels with planted bugs."""
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from opbench.cases import Dtype, Nchw
+from opbench.registry import Registry
 
 PLUGIN = '''"""Scales each channel by a learnable factor."""
 
@@ -182,3 +188,56 @@ class Workshop:
 @pytest.fixture
 def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A shipped operator whose CUDA sources were changed."""
+
+    name: str
+    registry: Registry
+
+    def failures(
+        self, params: Any, shape: Nchw, dtype: Dtype = "float32", order: str = "forward", *, sanitize: bool = False
+    ) -> list[str]:
+        """What the gate, or a rule of CUDA's execution model, holds against it at one input; empty when nothing."""
+        import torch
+
+        from opbench.catching import CatchingCase, inputs_of
+        from opbench.check import check
+        from opbench.cuda import on_cpu
+        from opbench.cuda.emulation import KernelError
+
+        operator = self.registry.load(self.name)
+        core: Any = operator.implementations["cuda"].core
+        params = operator.params(**dataclasses.asdict(params))
+        inputs = inputs_of(operator, CatchingCase(params, shape, "contiguous"), getattr(torch, dtype))
+        try:
+            with on_cpu(order, sanitize=sanitize):  # type: ignore[arg-type]
+                rows = check(operator, core, params, inputs)
+        except KernelError as error:
+            return [str(error)]
+        return [f"{row.quantity} off by {row.error:.1e} at {row.where}" for row in rows if not row.passed]
+
+
+@pytest.fixture
+def mutant(tmp_path: Path) -> Callable[..., Mutant]:
+    """`mutant(operator, file, old, new)`: the operator with `old`, which must be there just once, replaced by `new`.
+
+    The file is one of its folder or a shared device header. With `old` and `new` the same it is the operator itself,
+    which a test of a planted bug must find right.
+    """
+
+    def make(operator: str, file: str, old: str, new: str) -> Mutant:
+        folder = Registry.discover().find(operator).folder
+        name = f"{operator}_mutant"
+        copy = tmp_path / f"mutant{len(list(tmp_path.iterdir()))}" / name
+        shutil.copytree(folder, copy)
+        # Headers are looked for beside the kernel first.
+        original = folder / file if (folder / file).is_file() else folder.parent / "_cuda" / file
+        text = original.read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        (copy / file).write_text(text.replace(old, new))
+        return Mutant(name, Registry.discover([copy]))
+
+    return make

@@ -6,7 +6,8 @@ A plugin with kernels holds a `kernel.cu`, free of torch headers, and a module t
 
     @kernel
     def blur(p, dtype, x, y):
-        return SOURCE.launch(f"blur<{TYPE_NAMES[dtype]}>", grid=(ceil_div(x.numel(), 256),), block=(256,), scalars=x[1:])
+        name = f"blur<{TYPE_NAMES[dtype]}>"
+        return SOURCE.launch(name, grid=(ceil_div(x.numel(), 256),), block=(256,), scalars=tuple(x))
 
     def forward(p, x):
         y = torch.empty_like(x)

@@ -66,8 +66,7 @@ class CudaCore:
             return outputs[0]
         tensors = tuple(_prepared(tensors))
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            output: Tensor = _Differentiable.apply(self, params, *tensors)
-            return output
+            return _Differentiable.apply(self, params, *tensors)  # type: ignore[no-any-return, no-untyped-call]
         return _tuple(self.forward(params, *tensors))[0]
 
     @functools.cached_property

@@ -42,23 +42,25 @@ class KernelError(OpbenchError):
 class _Mode:
     order: Order
     sanitize: bool
+    launched: list[str]
 
 
 _modes: list[_Mode] = []
 
 
 @contextmanager
-def on_cpu(order: Order = "forward", *, sanitize: bool = False) -> Iterator[None]:
-    """Let kernels over CPU tensors run while the block runs.
+def on_cpu(order: Order = "forward", *, sanitize: bool = False) -> Iterator[list[str]]:
+    """Let kernels over CPU tensors run while the block runs; gives the names of those launched, in order.
 
     Args:
         order: the order of a block's threads, and for 'reverse' of the blocks.
         sanitize: run each launch in a process of its own under AddressSanitizer, which catches every access beyond a
             tensor's memory or the block's shared memory; several times slower.
     """
-    _modes.append(_Mode(order, sanitize))
+    mode = _Mode(order, sanitize, [])
+    _modes.append(mode)
     try:
-        yield
+        yield mode.launched
     finally:
         _modes.pop()
 
@@ -74,6 +76,7 @@ def run(launch: Launch, tensors: Sequence[Tensor | None]) -> None:
     if not _modes:
         raise Unsupported("it needs a CUDA device; 'opbench verify --on-cpu' runs its kernels on the CPU")
     mode = _modes[-1]
+    mode.launched.append(launch.kernel)
     argument = launch.argument(len(tensors))
     if mode.sanitize:
         _run_sanitized(launch, tensors, argument, mode.order)

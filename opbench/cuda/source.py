@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from opbench.cuda.plan import Launch, Operations, Scalar
+from opbench.cuda.plan import Extents, Launch, Operations, Scalar
 
 CPU_FOLDER = Path(__file__).parent / "cpu"
 """Where the header lies that stands in for CUDA's execution model."""
@@ -42,8 +42,8 @@ class Source:
         return Launch(
             source=self,
             kernel=kernel,
-            grid=(*grid, 1, 1)[:3],
-            block=(*block, 1, 1)[:3],
+            grid=_extents(grid),
+            block=_extents(block),
             shared_bytes=shared_bytes,
             scalars=scalars,
             operations=operations,
@@ -87,6 +87,12 @@ class Source:
         """Changes with every byte of the file and of its headers."""
         parts = [self.text, *(part for item in sorted(self.headers.items()) for part in item)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _extents(given: tuple[int, ...]) -> Extents:
+    """(x), (x, y) or (x, y, z) -> (x, y, z)."""
+    x, y, z = (*given, 1, 1)[:3]
+    return x, y, z
 
 
 def _includes(text: str) -> list[str]:
