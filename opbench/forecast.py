@@ -1,4 +1,4 @@
-"""What a plan will take, roughly: memory from a pass over meta tensors, time from a crude model of a processor.
+"""What a plan will take, roughly: memory from a pass over meta tensors, time from a crude model of a device.
 
 Memory is foreseen to a few per cent, because tensors without storage still have sizes. Time is an estimate and says
 so: it assumes a rate for arithmetic and one for memory, and may be off by a factor of three.
@@ -15,10 +15,10 @@ from opbench.cases import Case
 from opbench.registry import Registry
 from opbench.settings import Measure, Metric
 
-_MACS_PER_SECOND = 1e10
-_BYTES_PER_SECOND = 4e9
-_PROCESS_SECONDS = 0.4
-"""Start of a process, import of the plugin, making of the inputs."""
+_MACS_PER_SECOND = {"cpu": 1e10, "cuda": 4e12}
+_BYTES_PER_SECOND = {"cpu": 4e9, "cuda": 4e11}
+_PROCESS_SECONDS = {"cpu": 0.4, "cuda": 2.0}
+"""Start of a process and of its device, import of the plugin, making of the inputs."""
 _SAMPLES = 120
 """Samples of 1 ms or one call, warm-up included, after which a quiet machine usually stops."""
 _CHECK_CALLS, _MEMORY_CALLS = 12, 8
@@ -59,14 +59,17 @@ def foresee(
 
 def estimate_seconds(forecast: worker.Forecast, measure: Measure, metrics: Collection[Metric]) -> float:
     """Estimate what one implementation of a case takes, from check to memory."""
-    call = (forecast.macs or 0) / _MACS_PER_SECOND + (forecast.peak_bytes or 0) / _BYTES_PER_SECOND
-    total = _PROCESS_SECONDS if "counts" in metrics else 0.0
+    device = measure.device
+    call = (forecast.macs or 0) / _MACS_PER_SECOND[device] + (forecast.peak_bytes or 0) / _BYTES_PER_SECOND[device]
+    process = _PROCESS_SECONDS[device]
+    total = process if "counts" in metrics else 0.0
     if {"latency", "memory"} & set(metrics):
-        total += _PROCESS_SECONDS + _CHECK_CALLS * call
+        total += process + _CHECK_CALLS * call
     if "latency" in metrics:
-        policies = len(measure.threads) * len(measure.cache)
+        # A GPU has no threads to choose, and short calls are timed once more as graphs.
+        policies = (len(measure.threads) if device == "cpu" else 2) * len(measure.cache)
         sampling = min(_SAMPLES * max(call, 1e-3), measure.max_seconds + 1)
-        total += measure.processes * (_PROCESS_SECONDS + policies * max(sampling, call))
+        total += measure.processes * (process + policies * max(sampling, call))
     if "memory" in metrics:
-        total += _PROCESS_SECONDS + _MEMORY_CALLS * call
+        total += process + _MEMORY_CALLS * call
     return total

@@ -25,6 +25,8 @@ class Policy:
     launch: Literal["eager", "graph"] = "eager"
 
     def __str__(self) -> str:
+        if self.device != "cpu":
+            return f"{self.cache} cache, {self.device}, {self.launch}"  # The host's threads only launch.
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{self.cache} cache, {threads}, {self.device}, {self.launch}"
 
@@ -50,6 +52,18 @@ class Sampling:
     """Why sampling ended."""
     stalled_seconds: float | None = None
     """Time over all kept samples in which some task of the machine waited for a processor; None where not told."""
+    host_seconds: tuple[float, ...] = ()
+    """On a GPU, what queuing a call took the host, for every kept sample; empty where queuing cannot be told apart."""
+    call_seconds: tuple[float, ...] = ()
+    """On a GPU, what single calls took a caller who launches on an idle device and waits for the result."""
+    voided: Mapping[str, int] = field(default_factory=dict)
+    """On a GPU, samples dropped, by cause: 'not held', 'compiled', 'throttled'."""
+    despite: tuple[str, ...] = ()
+    """On a GPU, causes that never ceased, so that samples were kept all the same."""
+    sm_clock_hz: float | None = None
+    """On a GPU, the middle of the clocks seen while sampling; None where the driver does not tell."""
+    note: str = ""
+    """What was not measured, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +132,7 @@ class Measured:
     worst_error: float | None = None
     """Largest share of its error budget that any checked quantity used; 1 would be the whole budget."""
     flags: tuple[str, ...] = ()
-    """Reservations: 'unstable', 'noisy', 'nondeterministic', 'imprecise'."""
+    """Reservations: 'unstable', 'noisy', 'nondeterministic', 'imprecise', 'throttled', 'host-bound'."""
     status: Literal["measured"] = "measured"
 
 

@@ -61,6 +61,8 @@ class Job:
     observer: Observer
     noisy: bool = False
     """Whether the machine was busy with something else when the run began."""
+    device_bytes: int | None = None
+    """Memory that a case may take on the device; None for the machine's own, which is asked before each case."""
 
 
 def run(job: Job, directory: Path) -> None:
@@ -122,7 +124,7 @@ class _Measurement:
             return False
         forecast: worker.Forecast = ending.value
         self.params = dict(forecast.params)
-        free = isolation.spendable_bytes()
+        free = self.job.device_bytes or isolation.spendable_bytes()
         if self._measures and forecast.peak_bytes is not None and forecast.peak_bytes > free:
             reason = f"needs about {units.bytes_(forecast.peak_bytes)} of memory, {units.bytes_(free)} are free"
             self.ended = dict.fromkeys(self.names, Skipped(reason=reason))
@@ -140,7 +142,7 @@ class _Measurement:
 
     def _check(self) -> None:
         for name in self._alive:
-            ending = self._child("check", name, worker.check, name)
+            ending = self._child("check", name, worker.check, name, self.job.measure.device)
             if ending.kind != "returned":
                 self.ended[name] = outcome_of(ending)
                 continue
@@ -179,7 +181,7 @@ class _Measurement:
     def _measured(self, name: str) -> Measured:
         by_policy = self.samplings.get(name, {})
         # Processes begin with different policies; the record lists them in one order.
-        order = sorted(by_policy, key=lambda policy: (policy.threads, policy.cache))
+        order = sorted(by_policy, key=lambda policy: (policy.threads, policy.cache, policy.launch))
         timings = tuple(Timing(policy=policy, processes=tuple(by_policy[policy])) for policy in order)
         flags: list[str] = list(statistics.flags(timings, self.job.measure.precision))
         if name in self.nondeterministic:
@@ -201,6 +203,7 @@ class _Measurement:
             self.case,
             *arguments,
             timeout_seconds=self.job.measure.timeout_seconds,
+            cuda=self.job.measure.device == "cuda",
             tick=self.job.observer.tick,
         )
 

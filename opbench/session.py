@@ -13,12 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from opbench import environment, isolation, runner, store, suite
+from opbench import environment, isolation, probing, runner, store, suite
 from opbench.cases import Case
 from opbench.environment import Environment
 from opbench.errors import MachineError, OpbenchError, RunError
 from opbench.locking import lease
-from opbench.measure import machine
+from opbench.measure import gpu as graphics
+from opbench.measure import machine, nvml
+from opbench.measure.gpu import UsableGpu
 from opbench.probing import Prober
 from opbench.progress import Watcher
 from opbench.registry import Registry
@@ -60,8 +62,7 @@ def prepare(request: Request) -> Prepared:
 
     Raises:
         SuiteError: the suite is not valid; nothing has been measured.
-        OpbenchError: the suite wants a device that this version cannot measure on, or `--only` and `--skip` leave
-            nothing.
+        OpbenchError: `--only` and `--skip` leave nothing.
     """
     registries: list[Registry] = []
 
@@ -70,8 +71,6 @@ def prepare(request: Request) -> Prepared:
         return registries[-1]
 
     loaded = suite.load(request.path, overrides=request.overrides, discover=discover, inspect=Prober)
-    if loaded.measure.device != "cpu":
-        raise OpbenchError(f"{request.path}: measure.device: this version measures on the CPU; write 'cpu'")
     plan = tuple((row.case, row.implementation) for row in loaded.plan)
     refused = tuple((row.case, row.implementation, reason) for row, reason in loaded.refused)
     chosen = tuple(item for item in plan if is_chosen(request, *item))
@@ -94,12 +93,16 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
 
     Raises:
         RunError: the directory holds a run already.
-        MachineError: the machine is busy with something else and noise is not allowed.
+        MachineError: the machine lacks the device, or is busy with something else and noise is not allowed.
     """
     found = prepared.suite
     refused = runner.skipped(prepared.refused)
     store.refuse_taken(directory)  # Before a wait that would be in vain.
-    with machine_to_itself(found.measure, found.metrics, allow_noisy, console) as noisy, store.exclusive(directory):
+    gpu = gpu_for(found.measure)
+    with (
+        machine_to_itself(found.measure, found.metrics, allow_noisy, console, gpu) as noisy,
+        store.exclusive(directory),
+    ):
         header = Header(
             title=found.title,
             question=found.question,
@@ -112,11 +115,13 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
             metrics=tuple(found.metrics),
             measure=found.measure,
             report=found.report,
-            environment=environment.capture(["opbench", *sys.argv[1:]]),
+            environment=environment.capture(
+                ["opbench", *sys.argv[1:]], probing.ceilings("cuda") if gpu and "latency" in found.metrics else None
+            ),
             plan=(*((record.case, record.implementation) for record in refused), *prepared.plan),
         )
         store.create(directory, header, refused)
-        _measure(directory, header, prepared.registry, prepared.plan, noisy, console, quiet)
+        _measure(directory, header, prepared.registry, prepared.plan, gpu, noisy, console, quiet)
     return store.read(directory)
 
 
@@ -125,7 +130,7 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
 
     Raises:
         RunError: there is no run, or what it lacks would be measured on another machine or with other software.
-        MachineError: the machine is busy with something else and noise is not allowed.
+        MachineError: the machine lacks the device, or is busy with something else and noise is not allowed.
     """
     if not directory.is_dir():
         raise RunError(f"{directory} holds no run")
@@ -133,10 +138,11 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
         store.cut_torn_line(directory)
         run = store.read(directory)
         if run.missing:
+            gpu = gpu_for(run.header.measure)
             _refuse_another_machine(run.header.environment, environment.capture())
             registry = Registry.discover(Path(path) for path in run.header.operator_paths)
-            with machine_to_itself(run.header.measure, run.header.metrics, allow_noisy, console) as noisy:
-                _measure(directory, run.header, registry, run.missing, noisy, console, quiet)
+            with machine_to_itself(run.header.measure, run.header.metrics, allow_noisy, console, gpu) as noisy:
+                _measure(directory, run.header, registry, run.missing, gpu, noisy, console, quiet)
     return store.read(directory)
 
 
@@ -151,9 +157,26 @@ def is_chosen(request: Request, case: Case, implementation: str) -> bool:
     return (not request.only or matches(request.only)) and not matches(request.skip)
 
 
+def gpu_for(measure: Measure) -> UsableGpu | None:
+    """Make ready for the device to measure on, and return it where it is a GPU.
+
+    Raises:
+        MachineError: there is no GPU to measure on.
+    """
+    if measure.device != "cuda":
+        return None
+    isolation.import_early()
+    graphics.strict_float32()
+    # In a child: a process that has started CUDA cannot fork those that measure.
+    ending = isolation.run(graphics.find, timeout_seconds=measure.timeout_seconds, cuda=True)
+    if not isinstance(ending.value, UsableGpu):
+        raise MachineError(f"measure.device is cuda, and {ending.value or ending.reason}")
+    return ending.value
+
+
 @contextmanager
 def machine_to_itself(
-    measure: Measure, metrics: Collection[Metric], allow_noisy: bool, console: Console
+    measure: Measure, metrics: Collection[Metric], allow_noisy: bool, console: Console, gpu: UsableGpu | None = None
 ) -> Iterator[bool]:
     """Keep other runs off the device while the block runs; gives whether something uses it all the same.
 
@@ -163,8 +186,14 @@ def machine_to_itself(
     if "latency" not in metrics:
         yield False
         return
-    with lease(measure.device, shared=allow_noisy or measure.allow_noisy) as alone:
-        yield wait_for_quiet(measure, metrics, allow_noisy, console) or not alone
+    with lease(f"cuda-{gpu.uuid}" if gpu else measure.device, shared=allow_noisy or measure.allow_noisy) as alone:
+        noise = gpu_noise if gpu else machine.noise
+        yield wait_for_quiet(measure, metrics, allow_noisy, console, noise) or not alone
+
+
+def gpu_noise(threads: int) -> str | None:
+    """Say what would spoil a measurement on the GPU: who else uses it, or the processor that launches the calls."""
+    return nvml.noise() or machine.noise()
 
 
 def wait_for_quiet(
@@ -207,7 +236,14 @@ def default_directory(suite_path: Path, now: datetime) -> Path:
 
 
 def _measure(
-    directory: Path, header: Header, registry: Registry, plan: Plan, noisy: bool, console: Console, quiet: bool
+    directory: Path,
+    header: Header,
+    registry: Registry,
+    plan: Plan,
+    gpu: UsableGpu | None,
+    noisy: bool,
+    console: Console,
+    quiet: bool,
 ) -> None:
     isolation.import_early("fvcore.nn")
     watcher = Watcher(console, len(header.plan), quiet=quiet, done=len(header.plan) - len(plan))
@@ -218,6 +254,7 @@ def _measure(
         measure=header.measure,
         observer=watcher,
         noisy=noisy,
+        device_bytes=gpu.spendable_bytes if gpu else None,
     )
     with watcher.watching():
         runner.run(job, directory)

@@ -46,9 +46,13 @@ class Subject:
     operator: Operator
     params: Any
     core: Core
+    device: torch.device = CPU
+    """Where its tensors are made, unless another is asked for."""
 
     @classmethod
-    def load(cls, registry: Registry, case: Case, implementation: str = "reference") -> Subject:
+    def load(
+        cls, registry: Registry, case: Case, implementation: str = "reference", device: torch.device = CPU
+    ) -> Subject:
         """Import the operator and build its parameters.
 
         Raises:
@@ -59,10 +63,13 @@ class Subject:
         operator = registry.load(case.operator)
         params = parameters.build(operator.params, case.params)
         if implementation in operator.implementations:
-            dtypes = operator.implementations[implementation].dtypes
-            if case.dtype not in dtypes:
-                raise Unsupported(f"{implementation} covers {', '.join(dtypes)}, not {case.dtype}")
-        return cls(case=case, operator=operator, params=params, core=usable_core(operator, implementation))
+            offered = operator.implementations[implementation]
+            if device.type not in offered.devices:
+                raise Unsupported(f"{implementation} runs on {', '.join(offered.devices)}, not on {device.type}")
+            if case.dtype not in offered.dtypes:
+                raise Unsupported(f"{implementation} covers {', '.join(offered.dtypes)}, not {case.dtype}")
+        core = usable_core(operator, implementation)
+        return cls(case=case, operator=operator, params=params, core=core, device=device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,20 +77,20 @@ class Subject:
         dtype: torch.dtype = getattr(torch, self.case.dtype)
         return dtype
 
-    def core_inputs(self, seed: int = 0, device: torch.device = CPU) -> dict[str, Tensor]:
+    def core_inputs(self, seed: int = 0, device: torch.device | None = None) -> dict[str, Tensor]:
         """Make the core's tensors by name.
 
         Raises:
             PluginError: the plugin gives something else.
         """
-        make = Maker(self.dtype, device, torch.Generator().manual_seed(seed))
+        make = Maker(self.dtype, device or self.device, torch.Generator().manual_seed(seed))
         tensors: Mapping[str, Tensor] = self.operator.inputs(self.params, self.case.shape, make)
         given = list(tensors.values()) if isinstance(tensors, Mapping) else []
         if not given or not all(isinstance(tensor, Tensor) for tensor in given):
             raise PluginError(f"{self.case.operator}: inputs must give tensors by name, got {tensors!r}")
         return {name: self._formatted(tensor) for name, tensor in tensors.items()}
 
-    def layer(self, core: Core | None = None, seed: int = 0, device: torch.device = CPU) -> nn.Module:
+    def layer(self, core: Core | None = None, seed: int = 0, device: torch.device | None = None) -> nn.Module:
         """Build the trainable layer around the case's core, or another; in the mode its pass needs.
 
         Raises:
@@ -91,20 +98,22 @@ class Subject:
         """
         if self.operator.layer is None:
             raise Unsupported(f"{self.case.operator} has no layer, only a core")
+        device = device or self.device
         torch.manual_seed(seed)
-        with torch.device(device):
+        # Drawn on the CPU whatever the device, so that every device sees the same parameters.
+        with META if device.type == "meta" else CPU:
             layer = self.operator.layer(self.case.shape.channels, self.params, core or self.core)
-        layer.to(self.dtype).train(self.case.pass_ == "training")
+        layer.to(device, self.dtype).train(self.case.pass_ == "training")
         if self.case.memory_format == "channels_last":
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return layer
 
-    def feature_map(self, seed: int = 0, device: torch.device = CPU) -> Tensor:
+    def feature_map(self, seed: int = 0, device: torch.device | None = None) -> Tensor:
         """Make the layer's input."""
-        make = Maker(self.dtype, device, torch.Generator().manual_seed(seed))
+        make = Maker(self.dtype, device or self.device, torch.Generator().manual_seed(seed))
         return self._formatted(make.normal(*self.case.shape))
 
-    def bundle(self, seed: int = 0, device: torch.device = CPU, core: Core | None = None) -> Bundle:
+    def bundle(self, seed: int = 0, device: torch.device | None = None, core: Core | None = None) -> Bundle:
         """Make one set of buffers and the call over them; leaves that train require a gradient."""
         core = core or self.core
         trains = self.case.pass_ == "training"
@@ -136,7 +145,7 @@ class Subject:
         if self.case.pass_ == "forward":
             return lambda: (bundle.forward(),)
         leaves = [tensor for tensor in (*bundle.inputs, *bundle.parameters) if tensor.requires_grad]
-        incoming = incoming_gradient(torch.empty(self.output_shape, dtype=self.dtype))
+        incoming = incoming_gradient(torch.empty(self.output_shape, dtype=self.dtype, device=self.device))
 
         def train() -> tuple[Tensor, ...]:
             output = bundle.forward()

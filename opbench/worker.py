@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from opbench import check as gate
 from opbench.cases import Case, ParamValue
 from opbench.errors import PluginError, Unsupported
-from opbench.measure import clock, counters, flops, memory, processor, tracker
+from opbench.measure import counters, flops, memory, processor, replays, tracker
+from opbench.measure.device_clock import DeviceClock
 from opbench.measure.stop import StopRule
+from opbench.measure.timers import HostTimer, Timer, device_clock
 from opbench.params import resolved
 from opbench.registry import Registry
 from opbench.results import Counts, Memory, Policy, Sampling
@@ -67,13 +69,13 @@ def count(registry: Registry, case: Case) -> Counts:
     return counters.count(subject)
 
 
-def check(registry: Registry, case: Case, implementation: str) -> list[gate.Comparison]:
+def check(registry: Registry, case: Case, implementation: str, device: str = "cpu") -> list[gate.Comparison]:
     """Hold an implementation's core to the float64 reference on the case's own inputs.
 
     Of a layer, the core is checked on the very tensors the layer feeds it, and the layer's output must be finite.
     """
     torch.set_num_threads(processor.physical_cores())
-    subject = Subject.load(registry, case, implementation)
+    subject = Subject.load(registry, case, implementation, torch.device(device))
     if case.scope == "core":
         return gate.check(subject.operator, subject.core, subject.params, subject.core_inputs())
     with torch.no_grad():
@@ -86,43 +88,50 @@ def check(registry: Registry, case: Case, implementation: str) -> list[gate.Comp
 
 
 def time(registry: Registry, case: Case, implementation: str, measure: Measure, process: int) -> Timed:
-    """Time a case in this process under every policy, then check the timed call's results once more."""
-    subject = Subject.load(registry, case, implementation)
-    with torch.set_grad_enabled(case.pass_ == "training"):
-        policies = _policies(measure)
+    """Time a case in this process under every policy, then check the timed call's results once more.
+
+    On a GPU, calls too short for the host to keep up with are then replayed as graphs as well.
+    """
+    subject = Subject.load(registry, case, implementation, torch.device(measure.device))
+    policies, rule = _policies(measure), _rule(measure)
+    timer = _timer(policies)
+    with torch.set_grad_enabled(case.pass_ == "training"), timer.current():
         ring = [subject.bundle(measure.seed)]
-        copies = clock.sets_for_cold(
-            ring[0].bytes, processor.last_level_cache_bytes(max(policy.threads for policy in policies))
-        )
         if "cold" in measure.cache:
-            ring += subject.copies(copies - 1, measure.seed + 1)
+            ring += subject.copies(timer.cold_sets(ring[0].bytes) - 1, measure.seed + 1)
         steps = [subject.step(bundle) for bundle in ring]
         # Every process starts with another policy, so that none always has the fresh or the worn-in process.
         policies = policies[process % len(policies) :] + policies[: process % len(policies)]
         torch.set_num_threads(policies[0].threads)
-        first_seconds, before = clock.once(steps[0])
+        first_seconds, before = timer.once(steps[0])
         before = frozen_copy(before)
         samplings = []
         for policy in policies:
             torch.set_num_threads(policy.threads)
-            calls = steps if policy.cache == "cold" else steps[:1]
-            samplings.append((policy, clock.sample(calls, _rule(measure), first_seconds=first_seconds)))
+            cold = policy.cache == "cold"
+            calls = steps if cold else steps[:1]
+            samplings.append((policy, timer.sample(calls, rule, cold=cold, first_seconds=first_seconds)))
         after = frozen_copy(steps[0]())
         expected = subject.step(subject.bundle(measure.seed, core=subject.operator.reference))()
+        wrong = _compared(case, after, expected)
+        if isinstance(timer, DeviceClock):
+            samplings, replayed = replays.added(samplings, timer, steps, rule)
+            # Last, because what cannot be recorded may leave the device unfit for more.
+            wrong = wrong or next(filter(None, (_compared(case, results, expected) for results in replayed)), None)
     return Timed(
         samplings=tuple(samplings),
         deterministic=all(torch.equal(one, other) for one, other in zip(before, after, strict=True)),
-        wrong=_compared(case, after, expected),
+        wrong=wrong,
     )
 
 
 def measure_memory(registry: Registry, case: Case, implementation: str, measure: Measure) -> tuple[Memory, ...]:
     """Measure what one call of a case holds."""
     torch.set_num_threads(_policies(measure)[0].threads)
-    subject = Subject.load(registry, case, implementation)
-    bundle = subject.bundle(measure.seed)
+    device = torch.device(measure.device)
+    bundle = Subject.load(registry, case, implementation, device).bundle(measure.seed)
     compiled = implementation == "compile"
-    return memory.measure(bundle.forward, bundle.inputs, bundle.parameters, case.pass_, compiled=compiled)
+    return memory.measure(bundle.forward, bundle.inputs, bundle.parameters, case.pass_, device, compiled=compiled)
 
 
 def _fed(subject: Subject) -> list[tuple[Any, dict[str, Tensor]]]:
@@ -143,12 +152,20 @@ def _fed(subject: Subject) -> list[tuple[Any, dict[str, Tensor]]]:
 
 
 def _policies(measure: Measure) -> list[Policy]:
-    threads = [processor.physical_cores() if count == "physical" else count for count in measure.threads]
+    # What runs on a GPU is launched by one thread, however many the suite asks for.
+    threads: Sequence[int | str] = measure.threads if measure.device == "cpu" else (1,)
+    counts = [processor.physical_cores() if count == "physical" else int(count) for count in threads]
     return [
         Policy(cache=cache, threads=count, device=measure.device)
-        for count in dict.fromkeys(threads)
+        for count in dict.fromkeys(counts)
         for cache in dict.fromkeys(measure.cache)
     ]
+
+
+def _timer(policies: Sequence[Policy]) -> Timer:
+    if policies[0].device == "cuda":
+        return device_clock()
+    return HostTimer(max(policy.threads for policy in policies))
 
 
 def _rule(measure: Measure) -> StopRule:

@@ -76,7 +76,7 @@ def sample(
     ring = itertools.cycle(calls)
     warm_up = warm_up or WarmUp()
     shortest = shortest_sample_seconds(_reading_seconds(clock))
-    with _no_garbage_collection():
+    with no_garbage_collection():
         warm = _warm_samples(ring, calls_per_sample(_pilot_seconds(ring, shortest, clock), shortest), warm_up, clock)
         # A warm call is shorter than the pilot was, so a sample needs more of them.
         count = calls_per_sample(min(warm), shortest)
@@ -164,7 +164,8 @@ def _seconds_per_call(ring: Iterator[Call], count: int, clock: Clock) -> float:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Collect once, then let the garbage collector rest while the block runs."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

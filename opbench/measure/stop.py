@@ -76,7 +76,12 @@ class WarmUp:
 
 def is_look(count: int, first: int) -> bool:
     """Whether a rule that first looks at `first` samples, then at 1.3 times as many and one more, looks now."""
+    return next_look(count, first) == count
+
+
+def next_look(count: int, first: int) -> int:
+    """The least number of samples, from `count` on, at which such a rule looks."""
     look = first
     while look < count:
         look = int(GROWTH * look) + 1
-    return look == count
+    return look
