@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,14 +13,19 @@ from pathlib import Path
 
 import psutil
 
+from opbench import readiness
 from opbench.errors import MachineError
-from opbench.measure import machine, processor
+from opbench.measure import machine, nvml, processor
 from opbench.measure.ceilings import Ceilings
 
 _DISTRIBUTIONS = (
     "opbench", "torch", "numpy", "scipy", "pandas", "fvcore", "pydantic", "triton", "cupy-cuda12x", "cupy-cuda13x",
+    "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",
 )  # fmt: skip
-_VARIABLES = re.compile(r"^(OMP|MKL|KMP|GOMP|OPENBLAS|TORCH|PYTORCH|CUDA|NVIDIA|CUPY|MALLOC|OPBENCH)_|^LD_PRELOAD$")
+# All that may change speed; the one that opbench sets itself does not.
+_VARIABLES = re.compile(
+    r"^(?!PYTORCH_NVML_)(OMP|MKL|KMP|GOMP|OPENBLAS|TORCH|PYTORCH|CUDA|NVIDIA|CUPY|MALLOC|OPBENCH)_|^LD_PRELOAD$"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +35,20 @@ class Gpu:
     name: str
     uuid: str
     memory_bytes: int
+    compute_capability: str | None = None
+    """'9.0'"""
+    multiprocessors: int | None = None
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
+    max_sm_clock_mhz: int | None = None
+    max_memory_clock_mhz: int | None = None
     power_limit_watts: float | None = None
+    ecc: bool | None = None
+    """Whether memory errors are corrected, which costs some GPUs bandwidth."""
+    mig: bool | None = None
+    """Whether the GPU is split into instances."""
+    persistence: bool | None = None
+    """Whether the driver stays loaded when nobody uses the GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +91,11 @@ class Environment:
     commit: str | None = None
     """Git commit of the working directory; ends in '+' with uncommitted changes."""
     command: tuple[str, ...] = ()
-    ceilings: Ceilings | None = None
-    """What the device that the run measured on can do at best; None where nobody measured it."""
+    ceilings: tuple[Ceilings, ...] = ()
+    """What the device that the run measured on can do at best, on a CPU by threads; empty where nobody measured it."""
 
 
-def capture(command: Iterable[str] = (), ceilings: Ceilings | None = None) -> Environment:
+def capture(command: Iterable[str] = (), ceilings: Iterable[Ceilings] = ()) -> Environment:
     """Read the environment. Imports torch, and touches neither CUDA nor a thread pool, so that forking stays safe.
 
     Args:
@@ -91,9 +105,8 @@ def capture(command: Iterable[str] = (), ceilings: Ceilings | None = None) -> En
     Raises:
         MachineError: two builds of CuPy are installed.
     """
-    # What an interrupted uninstallation leaves behind has no name.
-    described = [distribution.metadata for distribution in importlib.metadata.distributions()]
-    refuse_two_cupys(metadata["Name"] for metadata in described if "Name" in metadata)
+    installed = readiness.distributions()
+    refuse_two_cupys(installed)
     import torch
 
     driver, gpus = _gpus()
@@ -117,7 +130,8 @@ def capture(command: Iterable[str] = (), ceilings: Ceilings | None = None) -> En
         noise=machine.noise(),
         driver=driver,
         gpus=gpus,
-        versions=_versions() | {"cuda": str(torch.version.cuda)},
+        versions={name: installed[name] for name in _DISTRIBUTIONS if name in installed}
+        | {"cuda": str(torch.version.cuda)},
         settings={
             "matmul TF32": str(torch.backends.cuda.matmul.allow_tf32),
             "cuDNN TF32": str(torch.backends.cudnn.allow_tf32),
@@ -127,57 +141,53 @@ def capture(command: Iterable[str] = (), ceilings: Ceilings | None = None) -> En
         variables={name: _unicode(value) for name, value in sorted(os.environ.items()) if _VARIABLES.match(name)},
         commit=_commit(),
         command=tuple(map(_unicode, command)),
-        ceilings=ceilings,
+        ceilings=tuple(ceilings),
     )
 
 
 def refuse_two_cupys(distributions: Iterable[str]) -> None:
-    """Raise when CuPy's CUDA 12 and CUDA 13 builds lie over each other; pip does not notice."""
-    normalised = {re.sub(r"[-_.]+", "-", name).lower() for name in distributions}
-    builds = sorted(name for name in normalised if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name))
+    """Raise when CuPy's CUDA 12 and CUDA 13 builds lie over each other."""
+    builds = readiness.cupy_builds(distributions)
     if len(builds) > 1:
-        raise MachineError(
-            f"two builds of CuPy are installed ({', '.join(builds)}) and share one folder; "
-            f"run: {Path(sys.executable).name} -m pip uninstall -y {' '.join(builds)}, then install one: "
-            "'opbench[cuda13]' for a driver of 580 or newer, else 'opbench[cuda12]'"
-        )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        raise MachineError(readiness.two_cupys(builds))
 
 
 def _gpus() -> tuple[str | None, tuple[Gpu, ...]]:
-    try:
-        import pynvml
-    except ImportError:
-        return None, ()
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None, ()
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        gpus = tuple(
-            Gpu(
-                name=pynvml.nvmlDeviceGetName(handle),
-                uuid=pynvml.nvmlDeviceGetUUID(handle),
-                memory_bytes=pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-                sm_clock_mhz=pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-                memory_clock_mhz=pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-                power_limit_watts=pynvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000,
-            )
-            for handle in handles
-        )
-        return pynvml.nvmlSystemGetDriverVersion(), gpus
-    finally:
-        pynvml.nvmlShutdown()
+    with nvml.driver() as ask:
+        if ask is None:
+            return None, ()
+        return ask("SystemGetDriverVersion"), tuple(gpu_of(ask, handle) for handle in nvml.handles(ask))
+
+
+def gpu_of(ask: nvml.Ask, handle: object) -> Gpu:
+    """Ask the driver what does not change while a run goes on, and the clocks at this moment."""
+    state = nvml.state_of(ask, handle)
+    memory, ecc = ask("DeviceGetMemoryInfo", handle), ask("DeviceGetCurrentEccMode", handle)
+    capability, lanes = ask("DeviceGetCudaComputeCapability", handle), ask("DeviceGetNumGpuCores", handle)
+    return Gpu(
+        name=state.name,
+        uuid=state.uuid,
+        memory_bytes=memory.total if memory else 0,
+        compute_capability=".".join(map(str, capability)) if capability else None,
+        multiprocessors=lanes // _lanes(capability) if lanes and capability else None,
+        sm_clock_mhz=_mhz(state.sm_clock_hz),
+        memory_clock_mhz=_mhz(state.memory_clock_hz),
+        max_sm_clock_mhz=_mhz(state.max_sm_clock_hz),
+        max_memory_clock_mhz=_mhz(state.max_memory_clock_hz),
+        power_limit_watts=state.power_limit_watts,
+        ecc=None if ecc is None else bool(ecc),
+        mig=state.mig,
+        persistence=state.persistence,
+    )
+
+
+def _lanes(capability: tuple[int, int]) -> int:
+    """Float32 lanes of a multiprocessor: 64 up to the A100, 128 since."""
+    return 64 if capability <= (8, 0) else 128
+
+
+def _mhz(hertz: float | None) -> int | None:
+    return None if hertz is None else round(hertz / 1e6)
 
 
 def _clock_mhz() -> float | None:

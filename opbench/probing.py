@@ -50,14 +50,14 @@ class Prober:
         return found
 
 
-def ceilings(device: str) -> Ceilings:
-    """Learn what 'cpu' or 'cuda' can do at best: from the user's cache, or by measuring, which takes some seconds.
+def ceilings(device: str, threads: int = 1) -> Ceilings:
+    """Learn what 'cpu' or 'cuda' can do at best: from the user's cache, or by measuring, which takes some ten seconds.
 
     Raises:
         MachineError: the device could not be measured.
     """
     isolation.import_early()
-    ending = isolation.run(load_or_measure, device, cuda=device == "cuda", timeout_seconds=TIMEOUT_SECONDS)
+    ending = isolation.run(load_or_measure, device, threads, cuda=device == "cuda", timeout_seconds=TIMEOUT_SECONDS)
     if ending.kind != "returned":
         raise MachineError(f"cannot measure the ceilings of this machine's {device.upper()}: {ending.reason}")
     found: Ceilings = ending.value

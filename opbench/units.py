@@ -24,6 +24,16 @@ def count(value: float) -> str:
     return f"{value:.0f}" if abs(value) < 1000 else _scaled(value, _COUNTS)
 
 
+def bytes_per_second(value: float) -> str:
+    """4.31e12 -> '4.31 TB/s', in powers of ten, as bandwidths are given."""
+    return f"{_scaled(value, _COUNTS)}B/s"
+
+
+def macs_per_second(value: float) -> str:
+    """3.94e14 -> '394 TMAC/s (788 TFLOP/s)'."""
+    return f"{_scaled(value, _COUNTS)}MAC/s ({_scaled(2 * value, _COUNTS)}FLOP/s)"
+
+
 def percent(fraction: float) -> str:
     """0.0123 -> '1.2 %'."""
     return f"{100 * fraction:.2g} %" if abs(fraction) < 0.1 else f"{100 * fraction:.0f} %"

@@ -246,6 +246,12 @@ def handles(ask: Ask) -> list[Any]:
     return [handle for handle in found if handle is not None]
 
 
+def visible_handles(ask: Ask) -> list[Any]:
+    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process, in CUDA's order."""
+    found = [ask("DeviceGetHandleByUUID", uuid) for uuid in _visible(ask)]
+    return [handle for handle in found if handle is not None]
+
+
 def _handle(ask: Ask, index: int) -> Any:
     found = _uuid(ask, index)
     return found and ask("DeviceGetHandleByUUID", found)
@@ -256,9 +262,13 @@ def _uuid(ask: Ask, index: int) -> str | None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-    uuids = [ask("DeviceGetUUID", handle) for handle in handles(ask)]
-    visible = visible_uuids(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
+    visible = _visible(ask)
     return visible[index] if index < len(visible) else None
+
+
+def _visible(ask: Ask) -> tuple[str, ...]:
+    uuids = [ask("DeviceGetUUID", handle) or "" for handle in handles(ask)]
+    return visible_uuids(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
 
 
 def _process_name(ask: Ask, pid: int) -> str:
