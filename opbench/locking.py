@@ -33,13 +33,18 @@ def lease(device: str, *, shared: bool) -> Iterator[bool]:
 
     Gives whether this run has the device for itself; it need not where sharing is allowed.
 
+    Args:
+        device: 'cpu', or 'cuda-' and the UUID of a GPU, so that each has a lease of its own.
+        shared: whether another run may measure on it at the same time.
+
     Raises:
         MachineError: another run of this user measures on the device, and sharing it is not allowed.
     """
     with locked(Path(tempfile.gettempdir()) / f"opbench-{os.getuid()}-{device}.lock") as alone:
         if not alone and not shared:
+            kind = device.partition("-")[0].upper()
             raise MachineError(
-                f"another opbench run is measuring on this machine's {device.upper()}; wait for it to end, "
+                f"another opbench run is measuring on this machine's {kind}; wait for it to end, "
                 "or, to measure all the same, with the results flagged, pass --allow-noisy"
             )
         yield alone

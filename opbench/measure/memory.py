@@ -3,7 +3,8 @@
 Three meters. The *tracker* follows every tensor storage from birth to release and is exact to the byte, but sees
 only tensors: scratch space inside an operation escapes it. The *high-water mark* is the kernel's record of the
 process's resident memory and misses nothing it touches, to within some hundred KiB. The *allocator* is PyTorch's
-own account of a GPU.
+own account of a GPU: of what it handed out, in blocks that it rounds up, and of what it was asked for. It misses what
+others take from the driver themselves: the context, and libraries that do not go through PyTorch.
 
 Meant for a process of its own, after all timing: it changes how the C library gives memory back.
 """
@@ -97,12 +98,14 @@ def measure(
     """
     trial = Trial(call, inputs, parameters, pass_)
     measured: dict[Source, list[Peaks]] = {}
+    requested: dict[Source, Peaks] = {}
     if not compiled:
         storages = LiveStorages()
         with storages:
             measured["tracker"] = repeated(trial, storages)
     if device.type == "cuda":
         measured["allocator"] = repeated(trial, Allocator(device))
+        requested["allocator"] = middle(repeated(trial, Allocator(device, "requested_bytes")))
     elif resident.is_supported():
         measured["high_water"] = repeated(trial, resident.HighWater())
     output_bytes, saved_bytes = kept_bytes(trial)
@@ -115,6 +118,8 @@ def measure(
             forward_peak_bytes=middle(repetitions).forward,
             saved_bytes=saved_bytes,
             backward_peak_bytes=middle(repetitions).backward,
+            forward_requested_bytes=requested[source].forward if source in requested else None,
+            backward_requested_bytes=requested[source].backward if source in requested else None,
             repeatable=agree(repetitions, TOLERANCE[source]),
         )
         for source, repetitions in measured.items()
@@ -172,29 +177,47 @@ def agree(repetitions: Sequence[Peaks], tolerance: float) -> bool:
     return all(max(phase) - min(phase) <= tolerance * max(phase) for phase in phases if phase)
 
 
+class Statistics(Protocol):
+    """The functions of `torch.cuda` that tell of its allocator."""
+
+    def empty_cache(self) -> None:
+        """Hand cached blocks back to the driver."""
+
+    def reset_peak_memory_stats(self, device: torch.device) -> None:
+        """Make every peak what is current now."""
+
+    def memory_stats(self, device: torch.device) -> Mapping[str, int]:
+        """Return current values and peaks by name; nothing before the device was first used."""
+
+
 class Allocator:
     """PyTorch's account of a GPU's memory as a meter of phases."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        quantity: Literal["allocated_bytes", "requested_bytes"] = "allocated_bytes",
+        statistics: Statistics = torch.cuda,
+    ) -> None:
         self.device = device
-        self.base: Mapping[str, int] = {}
+        self.quantity = quantity
+        self.statistics = statistics
+        self.base = 0
 
     def settle(self) -> None:
-        """Collect garbage and hand cached blocks back."""
+        """Collect garbage and hand cached blocks back: a block that is reused whole counts more than was asked for."""
         gc.collect()
-        torch.cuda.empty_cache()
+        self.statistics.empty_cache()
 
     def start_phase(self) -> None:
-        """Take what is allocated now as the base."""
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self.base = torch.cuda.memory_stats(self.device)
+        """Take what is held now as the base."""
+        self.statistics.reset_peak_memory_stats(self.device)
+        self.base = self._read("current")
 
     def phase_peak_bytes(self) -> int:
-        """Most bytes allocated at once since the last `start_phase`, above the base."""
-        return allocated_peak(self.base, torch.cuda.memory_stats(self.device))
+        """Most bytes held at once since the last `start_phase`, above the base."""
+        return self._read("peak") - self.base
 
-
-def allocated_peak(before: Mapping[str, int], after: Mapping[str, int]) -> int:
-    """Peak of the allocator's later statistics above what its earlier ones say was allocated."""
-    # A device that nothing was allocated on has no statistics yet.
-    return after.get("allocated_bytes.all.peak", 0) - before.get("allocated_bytes.all.current", 0)
+    def _read(self, moment: Literal["current", "peak"]) -> int:
+        # A device that nothing was allocated on has no statistics yet.
+        return self.statistics.memory_stats(self.device).get(f"{self.quantity}.all.{moment}", 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from opbench.measure.memory import Peaks, Trial, agree, allocated_peak, kept_bytes, measure, middle, repeated
+from opbench.measure.memory import Allocator, Peaks, Trial, agree, kept_bytes, measure, middle, repeated
 from opbench.measure.resident import is_supported, parse_high_water
 from opbench.measure.tracker import LiveStorages
 
@@ -196,14 +196,89 @@ def test_compiled_code_is_left_to_the_high_water_mark(seen: dict[str, Any]) -> N
     assert seen["compiled"] == ["high_water"]
 
 
-def test_allocator_s_peak_is_above_what_was_allocated_before() -> None:
-    before = {"allocated_bytes.all.current": 1000, "allocated_bytes.all.peak": 9000}
-    after = {"allocated_bytes.all.current": 1500, "allocated_bytes.all.peak": 4000}
-    assert allocated_peak(before, after) == 3000
-    assert allocated_peak({}, {}) == 0
+class FakeCuda:
+    """An allocator's account: blocks of 512 bytes, and the whole of a cached block where one is reused."""
+
+    def __init__(self) -> None:
+        self.current = {"allocated_bytes": 0, "requested_bytes": 0}
+        self.peak = dict(self.current)
+        self.cached: list[int] = []
+        self.kept: list[tuple[int, int]] = []
+
+    def take(self, requested: int) -> tuple[int, int]:
+        fitting = [size for size in self.cached if size >= requested]
+        block = min(fitting) if fitting else -(-requested // 512) * 512
+        if fitting:
+            self.cached.remove(block)
+        self._add(block, requested)
+        return block, requested
+
+    def give(self, taken: tuple[int, int]) -> None:
+        self._add(-taken[0], -taken[1])
+        self.cached.append(taken[0])
+
+    def _add(self, block: int, requested: int) -> None:
+        self.current["allocated_bytes"] += block
+        self.current["requested_bytes"] += requested
+        self.peak = {name: max(self.peak[name], value) for name, value in self.current.items()}
+
+    def empty_cache(self) -> None:
+        self.cached.clear()
+
+    def reset_peak_memory_stats(self, device: torch.device) -> None:
+        self.peak = dict(self.current)
+
+    def memory_stats(self, device: torch.device) -> dict[str, int]:
+        if not any(self.peak.values()):
+            return {}
+        moments = {"current": self.current, "peak": self.peak}
+        return {f"{name}.all.{moment}": value for moment, all_ in moments.items() for name, value in all_.items()}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    ("quantity", "forward", "backward"),
+    [
+        # Scratch of 1000 bytes and an output of 100; gradients of 200, in the scratch's block, and of 500.
+        ("allocated_bytes", 1024 + 512, 1024 + 512),
+        ("requested_bytes", 1100, 700),
+    ],
+)
+def test_the_allocator_s_peaks_are_above_what_was_there(quantity: Any, forward: int, backward: int) -> None:
+    """The weight is there before; the workspace that the first call takes and keeps is no peak of the later ones."""
+    fake = FakeCuda()
+    fake.take(300)
+    workspace: list[object] = []
+
+    def call() -> Tensor:
+        if not workspace:
+            workspace.append(fake.take(1 << 20))
+        scratch, output = fake.take(1000), fake.take(100)
+        fake.give(scratch)
+        fake.kept.append(output)
+        return X * 2
+
+    class Phases(Trial):
+        def backward(self, output: Tensor, incoming: Tensor) -> tuple[Tensor | None, ...]:
+            # The first gradient gets the whole block that the scratch left, the second one of its own.
+            for taken in (fake.take(200), fake.take(500), fake.kept.pop()):
+                fake.give(taken)
+            return ()
+
+    found = repeated(Phases(call, [X], (), "training"), Allocator(torch.device("cuda"), quantity, fake))
+    assert found == [Peaks(forward, backward)] * 3
+
+
+def test_a_device_without_statistics_holds_nothing() -> None:
+    meter = Allocator(torch.device("cuda"), statistics=FakeCuda())
+    meter.settle()
+    meter.start_phase()
+    assert meter.phase_peak_bytes() == 0
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@needs_gpu
 def test_a_temporary_on_a_gpu_is_seen_to_the_block() -> None:
     x = torch.ones(MIB, device="cuda")
     rows = {row.source: row for row in measure(lambda: torch.cat([x, x]).sum(), [x], [], "forward", x.device)}
@@ -211,3 +286,15 @@ def test_a_temporary_on_a_gpu_is_seen_to_the_block() -> None:
     # The allocator rounds up to blocks of 512 bytes, and a reduction may borrow a buffer.
     assert rows["allocator"].forward_peak_bytes == pytest.approx(8 * MIB, abs=MIB)
     assert rows["allocator"].repeatable
+
+
+@needs_gpu
+def test_training_on_a_gpu_is_seen_alike_by_tracker_and_allocator() -> None:
+    """[1000, 1001] squared twice: one result is kept; what was asked for is what the tensors hold."""
+    x = torch.ones(1000, 1001, device="cuda", requires_grad=True)
+    rows = {row.source: row for row in measure(lambda: x.square().square(), [x], [], "training", x.device)}
+    tracker, allocator = rows["tracker"], rows["allocator"]
+    assert allocator.forward_requested_bytes == tracker.forward_peak_bytes == 2 * 4 * 1000 * 1001
+    assert allocator.backward_requested_bytes == tracker.backward_peak_bytes
+    assert allocator.saved_bytes == tracker.saved_bytes == 4 * 1000 * 1001
+    assert allocator.forward_peak_bytes >= allocator.forward_requested_bytes
