@@ -12,6 +12,7 @@ import click
 from opbench import __version__
 from opbench.commands.count import count
 from opbench.commands.env import env
+from opbench.commands.kernels import kernels
 from opbench.commands.listing import list_
 from opbench.commands.report import report
 from opbench.commands.run import run
@@ -51,7 +52,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, report, list_, show, count, verify, env, schema):
+for _command in (run, report, list_, show, count, verify, kernels, env, schema):
     cli.add_command(_command)
 
 

@@ -48,11 +48,14 @@ class CudaCore:
     layers: tuple[tuple[Any, Nchw], ...] = ()
     """(params, layer input) of published networks: what `opbench kernels` compiles and tells about."""
     op: Any = dataclasses.field(init=False, repr=False)
-    """The core as torch.library knows it."""
+    """The core as torch.library knows it: `op(params as text, tensors)` -> [output, *statistics]."""
+    names: tuple[str, ...] = dataclasses.field(init=False, repr=False)
+    """Names of the parameters."""
 
     def __post_init__(self) -> None:
         # At once, and not when first needed: a counter takes its formulas, and a compiler its ops, when it starts.
         object.__setattr__(self, "op", _registered(self))
+        object.__setattr__(self, "names", tuple(field.name for field in dataclasses.fields(self.params)))
 
     def __call__(self, params: Any, *tensors: Tensor) -> Tensor:
         """Compute the output.
@@ -62,16 +65,12 @@ class CudaCore:
         """
         tensors = _autocast(tensors)
         if torch.compiler.is_compiling() or not _is_plain(tensors):
-            outputs: list[Tensor] = self.op(_written(self._fields, params), list(tensors))
+            outputs: list[Tensor] = self.op(_written(self.names, params), list(tensors))
             return outputs[0]
         tensors = tuple(_prepared(tensors))
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return _Differentiable.apply(self, params, *tensors)  # type: ignore[no-any-return, no-untyped-call]
         return _tuple(self.forward(params, *tensors))[0]
-
-    @functools.cached_property
-    def _fields(self) -> tuple[str, ...]:
-        return tuple(field.name for field in dataclasses.fields(self.params))
 
 
 class _Differentiable(torch.autograd.Function):
@@ -155,9 +154,9 @@ def _register_formulas(core: CudaCore, forward: Any, backward: Any, read: Callab
     register_flop_formula(backward)(backward_flops)
 
 
-def _written(fields: Sequence[str], params: Any) -> str:
+def _written(names: Sequence[str], params: Any) -> str:
     """A `Params` as text, in a way that torch.compile can follow."""
-    return "{" + ", ".join([f"{field!r}: {getattr(params, field)!r}" for field in fields]) + "}"
+    return "{" + ", ".join([f"{name!r}: {getattr(params, name)!r}" for name in names]) + "}"
 
 
 def _read(kind: type[Any], text: str) -> Any:

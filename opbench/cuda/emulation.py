@@ -92,7 +92,7 @@ def run(launch: Launch, tensors: Sequence[Tensor | None]) -> None:
         argument_bytes=len(argument),
         order=ORDERS.index(mode.order),
     )
-    status = _entry(launch.source, launch.kernel)(ctypes.byref(request))
+    status = _entry(launch.source, launch.kernel, launch.source.digest)(ctypes.byref(request))
     if status == 2:
         raise KernelError(_mismatch(launch, len(argument), request.argument_bytes))
     if status:
@@ -133,7 +133,10 @@ def _run_sanitized(launch: Launch, tensors: Sequence[Tensor | None], argument: b
     parts += [_bytes(tensor) for tensor in buffers.values()]
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:detect_stack_use_after_return=0"}
     done = subprocess.run(
-        [_program(launch.source, launch.kernel)], input=b"".join(parts), capture_output=True, env=environment
+        [str(_built(launch.source, launch.kernel, sanitized=True))],
+        input=b"".join(parts),
+        capture_output=True,
+        env=environment,
     )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
@@ -159,17 +162,13 @@ def _finding(said: str, source: Source) -> str:
 
 
 @functools.cache
-def _entry(source: Source, kernel: str) -> ctypes._NamedFuncPointer:
+def _entry(source: Source, kernel: str, digest: str) -> ctypes._NamedFuncPointer:
+    """Load a kernel's library; anew where the source has changed."""
     library = ctypes.CDLL(str(_built(source, kernel, sanitized=False)))
     entry = library.on_cpu_entry
     entry.argtypes = [ctypes.POINTER(_Request)]
     entry.restype = ctypes.c_int
     return entry
-
-
-@functools.cache
-def _program(source: Source, kernel: str) -> str:
-    return str(_built(source, kernel, sanitized=True))
 
 
 def _built(source: Source, kernel: str, *, sanitized: bool) -> Path:
