@@ -116,7 +116,7 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
             measure=found.measure,
             report=found.report,
             environment=environment.capture(
-                ["opbench", *sys.argv[1:]], probing.ceilings("cuda") if gpu and "latency" in found.metrics else None
+                ["opbench", *sys.argv[1:]], [probing.ceilings("cuda")] if gpu and "latency" in found.metrics else ()
             ),
             plan=(*((record.case, record.implementation) for record in refused), *prepared.plan),
         )
