@@ -156,19 +156,14 @@ def readings(index: int = 0) -> GpuState | None:
     them quick.
     """
     with driver() as ask:
-        handle = ask and _handle(ask, index)
-        return state_of(ask, handle) if ask and handle else None
+        uuid = ask and _uuid(ask, index)
+        handle = ask("DeviceGetHandleByUUID", uuid) if ask and uuid else None
+        return state_of(ask, handle) if ask and handle is not None else None
 
 
 def noise(index: int = 0) -> str | None:
     """Say what would spoil a measurement on a GPU now, and how to go on; None when nothing is known to."""
     return judge(readings(index))
-
-
-def uuid(index: int = 0) -> str | None:
-    """UUID of a GPU by the index CUDA gives it; None where there is no such GPU."""
-    with driver() as ask:
-        return _uuid(ask, index) if ask else None
 
 
 def driver_version() -> str | None:
@@ -250,11 +245,6 @@ def visible_handles(ask: Ask) -> list[Any]:
     """The GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process, in CUDA's order."""
     found = [ask("DeviceGetHandleByUUID", uuid) for uuid in _visible(ask)]
     return [handle for handle in found if handle is not None]
-
-
-def _handle(ask: Ask, index: int) -> Any:
-    found = _uuid(ask, index)
-    return found and ask("DeviceGetHandleByUUID", found)
 
 
 def _uuid(ask: Ask, index: int) -> str | None:
