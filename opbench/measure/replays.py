@@ -24,7 +24,7 @@ Samplings = list[tuple[Policy, Sampling]]
 
 def added(
     launched: Samplings, clock: DeviceClock, calls: Sequence[Call], rule: StopRule
-) -> tuple[Samplings, list[tuple[Any, ...]]]:
+) -> tuple[Samplings, list[Any]]:
     """Add graphs of the short calls to what was sampled; return also what the first call of each graph computed.
 
     Args:
@@ -34,7 +34,7 @@ def added(
         rule: when to stop.
     """
     samplings: Samplings = []
-    results: list[tuple[Any, ...]] = []
+    results: list[Any] = []
     reason = ""
     for policy, sampling in launched:
         cold = policy.cache == "cold"
