@@ -80,7 +80,8 @@ def _compile(nvrtc: Any, source: Source, kernels: tuple[str, ...], architecture:
             log = nvrtc.getProgramLog(program).strip() or str(error)
             raise CompileError(f"{source.path} does not compile for {architecture}:\n{log}") from None
         return Cubin(
-            image=nvrtc.getCUBIN(program),
+            # CuPy takes the last byte, a zero, for a string's end; the driver does not miss it, a disassembler does.
+            image=nvrtc.getCUBIN(program) + b"\0",
             names={kernel: _text(nvrtc.getLoweredName(program, kernel)) for kernel in kernels},
             log=_text(nvrtc.getProgramLog(program)),
         )
