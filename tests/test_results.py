@@ -71,6 +71,13 @@ samplings = st.builds(
     wall_seconds=finite,
     overhead_seconds=finite,
     stopped=st.sampled_from(["precise", "max_samples", "max_seconds"]),
+    stalled_seconds=maybe(finite),
+    host_seconds=several(finite),
+    call_seconds=several(finite),
+    voided=st.dictionaries(text, count, max_size=3),
+    despite=several(text),
+    sm_clock_hz=maybe(finite),
+    note=text,
 )
 memories = st.builds(
     Memory,
@@ -172,6 +179,31 @@ def test_a_bare_record_lacks_nothing() -> None:
     for key in ("params", "counts", "case"):
         del data[key]
     assert Record.from_json(json.dumps(data)) == dataclasses.replace(RECORD, params={})
+
+
+def test_a_timing_from_before_gpus_lacks_nothing() -> None:
+    sampling = Sampling(
+        seconds=(1.0,),
+        calls_per_sample=1,
+        warmup_samples=0,
+        first_seconds=2.0,
+        cpu_seconds=1.0,
+        wall_seconds=1.0,
+        overhead_seconds=0.0,
+        stopped="precise",
+    )
+    timing = Timing(policy=Policy(cache="cold", threads=1), processes=(sampling,))
+    record = dataclasses.replace(RECORD, outcome=Measured(timings=(timing,)))
+    data = json.loads(record.to_json())
+    (process,) = data["timings"][0]["processes"]
+    for key in ("host_seconds", "call_seconds", "voided", "despite", "sm_clock_hz", "note", "stalled_seconds"):
+        del process[key]
+    assert Record.from_json(json.dumps(data)) == record
+
+
+def test_a_policy_names_threads_only_where_they_compute() -> None:
+    assert str(Policy(cache="cold", threads=2)) == "cold cache, 2 threads, cpu, eager"
+    assert str(Policy(cache="hot", threads=1, device="cuda", launch="graph")) == "hot cache, cuda, graph"
 
 
 @pytest.mark.parametrize("schema", [0, 2, "1", None, 1.5, [1]])

@@ -32,7 +32,7 @@ SHORTEST_STALL_SECONDS = 0.02
 BUSY = 0.9
 """Least share of the wall time that a process which only computes spends on a processor."""
 
-Flag = Literal["unstable", "imprecise", "noisy"]
+Flag = Literal["unstable", "imprecise", "noisy", "throttled", "host-bound"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,11 @@ def flags(timings: Sequence[Timing], precision: float) -> tuple[Flag, ...]:
     - 'noisy': a process on the CPU had less than one processor to itself, or some task of the machine waited for one
       for a noticeable share of the time. More threads than one may rightly sleep while the operator runs on one, so
       the wall time is not multiplied by them; and threads that spin while another waits look busy, so the kernel's
-      account of waiting tasks is asked too.
+      account of waiting tasks is asked too;
+    - 'throttled': a process on a GPU dropped more samples than it kept because the clock was lowered, or gave up
+      dropping them;
+    - 'host-bound': launching a call took the host longer than the device took to run it, or could not be told apart
+      from that because the call waits for the device.
     """
     runs = [(timing.policy, sampling) for timing in timings for sampling in timing.processes]
     capped = [sampling.seconds for _, sampling in runs if sampling.stopped != "precise"]
@@ -168,8 +172,28 @@ def flags(timings: Sequence[Timing], precision: float) -> tuple[Flag, ...]:
         "unstable": any(halves_apart(seconds) > 2 * precision for seconds in capped),
         "imprecise": any(half_width(seconds) > precision for seconds in capped),
         "noisy": any(policy.device == "cpu" and _is_disturbed(sampling) for policy, sampling in runs),
+        "throttled": any(_is_throttled(sampling) for _, sampling in runs),
+        "host-bound": any(is_host_bound(sampling) for _, sampling in runs),
     }
     return tuple(flag for flag, raised in found.items() if raised)
+
+
+def middle_of(streams: Sequence[Sequence[float]]) -> float | None:
+    """The median of the processes' medians, of quantities that need no interval; None where no process has any."""
+    medians = [float(np.median(stream)) for stream in streams if stream]
+    return float(np.median(medians)) if medians else None
+
+
+def is_host_bound(sampling: Sampling) -> bool:
+    """Whether a caller who launches call after call on a GPU waits for the host."""
+    if "not held" in sampling.despite:
+        return True
+    host = middle_of([sampling.host_seconds])
+    return host is not None and host > float(np.median(_positive(sampling.seconds)))
+
+
+def _is_throttled(sampling: Sampling) -> bool:
+    return "throttled" in sampling.despite or sampling.voided.get("throttled", 0) > len(sampling.seconds)
 
 
 def _is_disturbed(sampling: Sampling) -> bool:

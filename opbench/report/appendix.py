@@ -10,6 +10,7 @@ from opbench import units
 from opbench.environment import Environment, Gpu
 from opbench.plain import plain
 from opbench.report.columns import NAME_LIMIT
+from opbench.report.gpu import gpu_lines
 from opbench.report.model import Block
 from opbench.report.rows import Row
 from opbench.report.words import outcome_in_words
@@ -43,6 +44,7 @@ def appendix(run: Run, rows: Sequence[Row]) -> tuple[Block, ...]:
         Block(title="Not measured", lines=_not_measured(run.records)),
         Block(title="Parameters", lines=_parameters(rows)),
         Block(title="Counters", lines=_counters(run.records)),
+        Block(title="Times on the GPU", lines=gpu_lines(rows)),
         Block(title="Machine", lines=_machine(run.header.environment, run.header.measure)),
     )
     return tuple(block for block in blocks if block.lines)
@@ -97,7 +99,7 @@ def _machine(environment: Environment, measure: Measure) -> tuple[str, ...]:
         "processor": f"{environment.processor}, {environment.capability}",
         "cores": f"{_known(environment.physical_cores)} physical, {_known(environment.logical_cores)} logical, "
         f"{environment.usable_cores} usable; SMT {_switch(environment.smt)}; governor {_known(environment.governor)}",
-        "threads": ", ".join(map(str, measure.threads)),
+        "threads": ", ".join(map(str, measure.threads)) if measure.device == "cpu" else "",
         "caches": ", ".join(f"{level} {units.bytes_(size)}" for level, size in environment.caches.items()),
         "clock": "" if environment.clock_mhz is None else f"{environment.clock_mhz:.0f} MHz at the start",
         "memory": units.bytes_(environment.memory_bytes),

@@ -24,7 +24,7 @@ _KEYS: Mapping[str, Callable[[Row], Hashable]] = {
     "memory_format": lambda row: row.record.case.memory_format,
     "policy": lambda row: row.policy,
     "cache": lambda row: row.policy and row.policy.cache,
-    "threads": lambda row: row.policy and row.policy.threads,
+    "threads": lambda row: row.policy.threads if row.policy and row.policy.device == "cpu" else None,
     "device": lambda row: row.policy and row.policy.device,
     "launch": lambda row: row.policy and row.policy.launch,
     "params": lambda row: row.record.case.params_text,

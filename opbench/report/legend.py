@@ -20,6 +20,11 @@ _LAUNCH = {
     "eager": "eager: each call is launched from Python",
     "graph": "graph: the calls are recorded once and replayed",
 }
+_ON_A_GPU = (
+    "On a GPU a latency is what two events on the stream saw: the stream was held until all calls were queued, so that "
+    "launching them is not part of it. For a cold cache L2 was written over and read back before each sample. Calls "
+    "shorter than 50 µs are timed both as launched and as a graph; the two are never divided by each other."
+)
 _INTERVAL = {
     "processes": "a t-interval over the logarithms of the processes' medians",
     "batch_means": "from the batch means of a single process, so it does not know how processes differ",
@@ -83,6 +88,8 @@ def _timing(rows: Sequence[Row], measure: Measure) -> Iterator[str]:
     policies = list(dict.fromkeys(time.policy for time in times))
     explained = [*(_CACHE[policy.cache] for policy in policies), *(_LAUNCH[policy.launch] for policy in policies)]
     yield from (f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(explained))
+    if any(policy.device == "cuda" for policy in policies):
+        yield _ON_A_GPU
 
 
 def _ratios(rows: Sequence[Row], baseline: str | None) -> Iterator[str]:

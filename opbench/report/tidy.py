@@ -10,6 +10,8 @@ Every row has every key; None where there is no value. Among the keys:
 - `cache`, `threads`, `device`, `launch`: the policy; `latency_seconds_median` with its 95 % interval
   `latency_seconds_low` … `latency_seconds_high`; `ratio_to_baseline` with `ratio_low` … `ratio_high`, or
   `ratio_refused` with the reason;
+- on a GPU, `call_seconds_median`: what a caller waits who launches on an idle device, `host_seconds_median`: what
+  launching takes the host; `voided_samples` of which `voided_causes` tells why, `sm_clock_hz`, and `timing_notes`;
 - `forward_peak_bytes_tracker`, `saved_bytes_tracker`, `backward_peak_bytes_tracker`, and the same of
   `high_water` and `allocator`.
 """
@@ -21,6 +23,7 @@ import statistics
 from collections.abc import Mapping
 
 from opbench.cases import Case, Nchw
+from opbench.measure.statistics import middle_of
 from opbench.report.model import Section
 from opbench.report.rows import SOURCES, Row
 from opbench.report.words import outcome_in_words
@@ -117,6 +120,12 @@ def _timing(timing: Timing | None) -> dict[str, Value]:
         "overhead_seconds": statistics.median(process.overhead_seconds for process in processes) if timing else None,
         "cpu_seconds": sum(process.cpu_seconds for process in processes) if timing else None,
         "wall_seconds": sum(process.wall_seconds for process in processes) if timing else None,
+        "call_seconds_median": middle_of([process.call_seconds for process in processes]),
+        "host_seconds_median": middle_of([process.host_seconds for process in processes]),
+        "voided_samples": sum(sum(process.voided.values()) for process in processes) if timing else None,
+        "voided_causes": sorted({cause for process in processes for cause in process.voided}),
+        "sm_clock_hz": middle_of([[process.sm_clock_hz] for process in processes if process.sm_clock_hz]),
+        "timing_notes": sorted({note for process in processes for note in (*process.despite, process.note) if note}),
     }
 
 

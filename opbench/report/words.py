@@ -19,10 +19,13 @@ FLAGS = {
     "unstable": "the samples drifted, so that the median depends on when it was taken",
     "imprecise": "sampling ended at its limit, before the interval was as narrow as asked",
     "nondeterministic": "two identical calls gave different bits",
+    "throttled": "the GPU lowered its clock again and again; the times may be too long",
+    "host-bound": "launching a call takes the host longer than the GPU takes to run it, or the call waits for the GPU; "
+    "a caller waits longer than the latency, as long as the notes on the GPU's times say",
 }
 """What the reservations of a measured record mean."""
 
-DOUBTFUL_TIME = frozenset({"noisy", "unstable"})
+DOUBTFUL_TIME = frozenset({"noisy", "unstable", "throttled"})
 """Flags under which an interval cannot be trusted, so that no time is called the best."""
 
 

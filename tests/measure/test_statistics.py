@@ -16,6 +16,7 @@ from opbench.measure.statistics import (
     flags,
     half_width,
     halves_apart,
+    middle_of,
     ratio,
     resolution,
 )
@@ -239,3 +240,35 @@ def test_noisy_is_a_machine_on_which_tasks_waited_though_the_process_looked_busy
     assert flags([timing(nearly_quiet, policy=two_threads)], 0.01) == ()
     brief = replace(sampling(*steady(1.0), cpu=0.05), wall_seconds=0.05, stalled_seconds=0.01)
     assert flags([timing(brief)], 0.01) == ()
+
+
+ON_GPU = replace(COLD, device="cuda")
+
+
+def test_host_bound_is_a_host_that_launches_slower_than_the_gpu_runs() -> None:
+    """Samples of one second; the middle of what launching took decides, not its mean."""
+    run = sampling(*steady(1.0))
+    slow, fast = (replace(run, host_seconds=(host, host, 100.0)) for host in (1.1, 0.9))
+    assert flags([timing(fast, slow, fast, policy=ON_GPU)], 0.01) == ("host-bound",)
+    assert flags([timing(fast, fast, policy=ON_GPU)], 0.01) == ()
+
+
+def test_host_bound_is_a_call_that_waits_for_the_gpu() -> None:
+    assert flags([timing(replace(sampling(*steady(1.0)), despite=("not held",)), policy=ON_GPU)], 0.01) == (
+        "host-bound",
+    )
+
+
+def test_throttled_is_more_dropped_than_kept_or_no_longer_dropped() -> None:
+    run = sampling(*steady(1.0))
+    kept = len(run.seconds)
+    assert flags([timing(replace(run, voided={"throttled": kept}), policy=ON_GPU)], 0.01) == ()
+    assert flags([timing(replace(run, voided={"throttled": kept + 1}), policy=ON_GPU)], 0.01) == ("throttled",)
+    assert flags([timing(replace(run, voided={"compiled": kept + 1}), policy=ON_GPU)], 0.01) == ()
+    assert flags([timing(replace(run, despite=("throttled",)), policy=ON_GPU)], 0.01) == ("throttled",)
+
+
+def test_the_middle_of_processes_is_that_of_their_medians() -> None:
+    assert middle_of([(1.0, 2.0, 90.0), (3.0,), (4.0, 4.0)]) == 3.0
+    assert middle_of([(), (5.0,)]) == 5.0
+    assert middle_of([(), ()]) is None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from opbench.cases import Case, Nchw, ParamValue, Pass, Scope
-from opbench.environment import Environment
+from opbench.environment import Environment, Gpu
 from opbench.results import (
     Counted,
     Counts,
@@ -26,6 +28,9 @@ from opbench.store import Header, Run
 
 COLD = Policy(cache="cold", threads=1)
 HOT = Policy(cache="hot", threads=1)
+ON_GPU = Policy(cache="cold", threads=1, device="cuda")
+AS_GRAPH = Policy(cache="cold", threads=1, device="cuda", launch="graph")
+MEASURE = Measure()
 SHAPE = Nchw(8, 64, 56, 56)
 
 ENVIRONMENT = Environment(
@@ -73,6 +78,18 @@ def _sampling(seconds: float) -> Sampling:
         overhead_seconds=1e-7,
         stopped="precise",
     )
+
+
+def on_gpu(seconds: float, host: float | None = None, **changes: Any) -> Timing:
+    """Launched calls of a GPU, which the host takes so long to launch; what is changed is so in every process."""
+    launched = timing(seconds, ON_GPU)
+    # Of a call that cannot be held, nobody knows what launching it takes.
+    facts = {
+        "call_seconds": (seconds + (host or 0) + 1e-5,) * 3,
+        "host_seconds": (host,) * 7 if host else (),
+        **changes,
+    }
+    return replace(launched, processes=tuple(replace(process, **facts) for process in launched.processes))
 
 
 def memory(mebibytes: int, pass_: Pass = "forward", repeatable: bool = True) -> tuple[Memory, ...]:
@@ -141,6 +158,22 @@ def record(
     )
 
 
+GPU_ENVIRONMENT = replace(
+    ENVIRONMENT,
+    driver="999.99",
+    gpus=(
+        Gpu(
+            name="Imaginary Graphics 9000",
+            uuid="GPU-00000000-0000-0000-0000-000000000000",
+            memory_bytes=96 << 30,
+            sm_clock_mhz=1500,
+            memory_clock_mhz=2000,
+            power_limit_watts=500.0,
+        ),
+    ),
+)
+
+
 def run(
     *records: Record,
     baseline: str | None = None,
@@ -149,6 +182,8 @@ def run(
     question: str = "Which operator is fastest?",
     warnings: tuple[str, ...] = (),
     directory: str = "runs/made-up",
+    measure: Measure = MEASURE,
+    environment: Environment = ENVIRONMENT,
 ) -> Run:
     """A run of the given records; complete unless more is planned."""
     return Run(
@@ -161,9 +196,9 @@ def run(
             overrides=(),
             operator_paths=(),
             metrics=("counts", "latency", "memory"),
-            measure=Measure(),
+            measure=measure,
             report=Report(baseline=baseline),
-            environment=ENVIRONMENT,
+            environment=environment,
             plan=tuple(plan if plan is not None else [(each.case, each.implementation) for each in records]),
         ),
         records=records,
@@ -242,3 +277,41 @@ def scan(points: Sequence[int] = (14, 28, 56)) -> Run:
         for operator, scale in (("convolution", 1.0), ("involution", 2.0))
     ]
     return run(*records, baseline="convolution", title="A made-up scan", question="How does time grow?")
+
+
+def gpu() -> Run:
+    """Launched calls and graphs, a host that is too slow, a call that waits, a clock that is lowered."""
+    records = (
+        record(outcome=Measured(timings=(on_gpu(4e-4, 5e-5, sm_clock_hz=1.5e9),)), counts=counts(924844032)),
+        record(
+            "involution",
+            Measured(timings=(on_gpu(2e-5, 3e-5), timing(1.8e-5, AS_GRAPH)), flags=("host-bound",)),
+            implementation="cuda",
+            counts=counts(154140672, 3296),
+        ),
+        record(
+            "involution",
+            Measured(
+                timings=(on_gpu(9e-4, despite=("not held",), note="not timed as a graph: it waits"),),
+                flags=("host-bound",),
+            ),
+            counts=counts(154140672, 3296),
+        ),
+        record(
+            "sasa",
+            Measured(
+                timings=(on_gpu(3e-4, 4e-5, voided={"throttled": 250, "not held": 6}, despite=("throttled",)),),
+                flags=("throttled",),
+            ),
+            implementation="cuda",
+            counts=counts(205520896, 13504),
+        ),
+        record("drconv", Skipped(reason="native runs on cpu, not on cuda"), implementation="native"),
+    )
+    return run(
+        *records,
+        baseline="convolution",
+        title="A made-up GPU",
+        measure=Measure(device="cuda"),
+        environment=GPU_ENVIRONMENT,
+    )
