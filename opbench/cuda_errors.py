@@ -17,11 +17,11 @@ _SPOILS_THE_PROCESS = {
     "the launch timed out and was terminated": "cudaErrorLaunchTimeout",
 }
 _LOSES_THE_DEVICE = {
-    "no cuda-capable device is detected": "cudaErrorNoDevice",
-    "cuda-capable device(s) is/are busy or unavailable": "cudaErrorDevicesUnavailable",
-    "uncorrectable ecc error encountered": "cudaErrorECCUncorrectable",
-    "uncorrectable nvlink error detected during the execution": "cudaErrorNvlinkUncorrectable",
-    "gpu is lost": "NVML_ERROR_GPU_IS_LOST",
+    "no CUDA-capable device is detected": "cudaErrorNoDevice",
+    "CUDA-capable device(s) is/are busy or unavailable": "cudaErrorDevicesUnavailable",
+    "uncorrectable ECC error encountered": "cudaErrorECCUncorrectable",
+    "uncorrectable NVLink error detected during the execution": "cudaErrorNvlinkUncorrectable",
+    "GPU is lost": "NVML_ERROR_GPU_IS_LOST",
 }
 
 _SIZE = r"([\d.]+ [KMGT]?i?B|\d+ bytes)"
@@ -46,10 +46,10 @@ def find(text: str) -> CudaError | None:
     """Find such an error in what a program said; errors that leave a process usable, as a bad launch does, are none."""
     lower = text.lower()
     for words, name in _SPOILS_THE_PROCESS.items():
-        if words in lower:
+        if words.lower() in lower:
             return CudaError(name, words, "process")
     for words, name in _LOSES_THE_DEVICE.items():
-        if words in lower:
+        if words.lower() in lower:
             return CudaError(name, words, "device")
     return None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import pickle
 import signal
@@ -17,7 +18,7 @@ import psutil
 import pytest
 
 from opbench.ending import Ending
-from opbench.errors import PluginError, Unsupported
+from opbench.errors import MachineError, PluginError, Unsupported
 from opbench.isolation import run
 
 MEMORY_BYTES = 256 << 20
@@ -375,6 +376,213 @@ def test_the_operating_system_may_say_it_in_its_own_words() -> None:
 
 def test_within_the_limit_memory_is_there() -> None:
     assert isolated(lambda: len(bytes(MEMORY_BYTES // 4)), memory=MEMORY_BYTES).value == MEMORY_BYTES // 4
+
+
+# A GPU.
+
+RESERVED_BYTES = 1 << 40
+
+
+def reserve() -> int:
+    """Take addresses as CUDA does: far more than there is memory, none of it to be touched."""
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *3 * [ctypes.c_int], ctypes.c_long]
+    inaccessible, private_anonymous_unreserved = 0, 0x02 | 0x20 | 0x4000
+    address = library.mmap(None, RESERVED_BYTES, inaccessible, private_anonymous_unreserved, -1, 0)
+    return 0 if address in (None, ctypes.c_void_p(-1).value) else RESERVED_BYTES
+
+
+def test_only_a_child_that_uses_a_gpu_may_reserve_more_addresses_than_memory() -> None:
+    assert run(reserve, timeout_seconds=60, memory_bytes=MEMORY_BYTES).value == 0
+    assert run(reserve, timeout_seconds=60, memory_bytes=MEMORY_BYTES, cuda=True).value == RESERVED_BYTES
+
+
+@pytest.mark.parametrize("function", [hoard, hoard_tensors])
+def test_the_memory_of_the_host_stays_guarded_for_a_child_that_uses_a_gpu(function: Callable[[], object]) -> None:
+    import torch  # noqa: F401 - as in a run, so that the limit is on top of it
+
+    ending = run(function, timeout_seconds=60, memory_bytes=MEMORY_BYTES, cuda=True)
+    assert ending.kind == "out_of_memory"
+
+
+def test_a_child_that_uses_a_gpu_numbers_gpus_as_nvml_does() -> None:
+    order = run(os.environ.get, "CUDA_DEVICE_ORDER", timeout_seconds=60, cuda=True).value
+    assert order == os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert run(os.environ.get, "CUDA_DEVICE_ORDER", timeout_seconds=60).value == os.environ.get("CUDA_DEVICE_ORDER")
+
+
+def test_a_parent_that_has_initialised_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert isolated(lambda: 1).value == 1
+    with pytest.raises(RuntimeError, match="CUDA is initialised in this process"):
+        run(lambda: 1, timeout_seconds=60, cuda=True)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+ILLEGAL = (
+    "CUDA error: an illegal memory access was encountered\n"
+    "Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/ for more information.\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
+    "incorrect."
+)
+SHORTAGE = (
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.81 GiB of which 5.75 GiB is "
+    "free. Including non-PyTorch memory, this process has 134.05 GiB memory in use. Of the allocated memory 133.00 GiB "
+    "is allocated by PyTorch, and 10.50 MiB is reserved by PyTorch but unallocated. If reserved but unallocated memory "
+    "is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
+)
+
+
+def test_an_error_that_spoils_the_process_is_a_crash_with_its_name() -> None:
+    ending = run(raising(RuntimeError(ILLEGAL)), timeout_seconds=60, cuda=True)
+    line = raising.__code__.co_firstlineno + 2
+    words = f"cudaErrorIllegalAddress: an illegal memory access was encountered, noticed at test_isolation.py:{line}"
+    assert ending == Ending(kind="crashed", reason=words)
+
+
+def test_a_crash_of_the_process_names_the_error_that_it_died_of() -> None:
+    def die() -> None:
+        os.write(2, b"terminate called after throwing an instance of 'c10::AcceleratorError'\n  what():  ")
+        os.write(2, ILLEGAL.encode() + b"\nException raised from c10_cuda_check_implementation\nframe #0: ...\n")
+        os.abort()
+
+    ending = isolated(die)
+    assert ending.kind == "crashed"
+    assert ending.reason.startswith("signal 6 (SIGABRT) at test_isolation.py:")
+    assert ending.reason.endswith(": cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+
+def test_a_launch_that_was_refused_leaves_the_process_usable_and_is_a_failure() -> None:
+    ending = isolated(raising(RuntimeError("CUDA error: invalid configuration argument\nSearch for ...")))
+    assert ending.kind == "failed"
+    assert ending.reason.endswith("RuntimeError: CUDA error: invalid configuration argument")
+
+
+def test_a_gpu_s_shortage_of_memory_is_told_with_its_sizes() -> None:
+    import torch
+
+    ending = isolated(raising(torch.OutOfMemoryError(SHORTAGE)))
+    assert ending.kind == "out_of_memory"
+    told = "tried to allocate 20.00 GiB beyond the 133.00 GiB it held; 5.75 GiB of the GPU's 139.81 GiB were free"
+    assert ending.reason.endswith(told)
+    assert ending.reason.startswith("test_isolation.py:")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cudaErrorMemoryAllocation: out of memory",
+        "Out of memory allocating 1,024 bytes (allocated so far: 0 bytes).",
+    ],
+)
+def test_libraries_say_the_same_in_other_words(words: str) -> None:
+    ending = isolated(raising(RuntimeError(words)))
+    assert ending.kind == "out_of_memory"
+    assert words in ending.reason
+
+
+def test_an_error_behind_another_counts() -> None:
+    def fail() -> None:
+        try:
+            raise RuntimeError(ILLEGAL)
+        except RuntimeError as error:
+            raise PluginError("box/plugin.py: cannot be compiled") from error
+
+    assert isolated(fail).kind == "crashed"
+
+
+LOST = "CUDA error: no CUDA-capable device is detected"
+
+
+def test_a_lost_gpu_ends_the_run_of_those_that_need_it() -> None:
+    with pytest.raises(MachineError) as caught:
+        run(raising(RuntimeError(LOST)), timeout_seconds=60, cuda=True)
+    assert str(caught.value).startswith(
+        "the GPU cannot be used any more (cudaErrorNoDevice: no CUDA-capable device is detected, noticed at "
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plugin_that_reaches_for_a_gpu_where_none_is_asked_for_costs_itself_only() -> None:
+    ending = isolated(raising(RuntimeError(LOST)))
+    assert ending.kind == "crashed"
+    assert ending.device_lost
+
+
+def test_a_tensor_is_no_result() -> None:
+    """Reading one that lies on a GPU would initialise CUDA here."""
+    import torch
+
+    ending = isolated(lambda: {"x": torch.ones(2)})
+    assert ending.kind == "failed"
+    assert "it holds a tensor, and only plain data is sent" in ending.reason
+
+
+ON_A_GPU = """
+import json
+import torch
+from opbench.isolation import import_early, run
+
+import_early()
+
+def illegal():
+    x = torch.zeros(4, device="cuda")
+    return float(x[torch.tensor([1 << 30], device="cuda")].sum())
+
+def shortage():
+    return torch.empty(1 << 45, dtype=torch.uint8, device="cuda").sum().item()
+
+def works():
+    return float((torch.ones(1 << 20, device="cuda") + 1).sum())
+
+endings = [run(function, timeout_seconds=120, cuda=True) for function in (works, illegal, shortage, works)]
+assert not torch.cuda.is_initialized()
+print(json.dumps([[ending.kind, ending.value, ending.reason] for ending in endings]))
+"""
+
+
+@pytest.mark.gpu
+def test_what_goes_wrong_on_a_gpu_costs_its_own_child_only() -> None:
+    done = subprocess.run([sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, check=True)
+    works, illegal, shortage, again = json.loads(done.stdout)
+    assert works[:2] == again[:2] == ["returned", 2.0 * (1 << 20)]
+    assert illegal[0] == "crashed"
+    assert "cudaErrorAssert" in illegal[2]
+    assert shortage[0] == "out_of_memory"
+    assert "tried to allocate" in shortage[2]
+
+
+NO_CUDA = """
+import os
+os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+from opbench import environment, isolation, readiness
+isolation.import_early()
+import torch
+asked = []
+torch._C._cuda_getDeviceCount = lambda: asked.append("getDeviceCount") or 0
+torch._C._cuda_init = lambda: asked.append("init")
+environment.capture()
+readiness.why_no_gpu()
+assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+assert not torch.cuda.is_initialized()
+assert asked == [], asked
+"""
+
+
+def test_nothing_that_a_parent_does_touches_cuda() -> None:
+    """Asking the runtime for devices would be enough: it initialises the driver, which survives no fork."""
+    subprocess.run([sys.executable, "-c", NO_CUDA], check=True)
 
 
 # Files and output.

@@ -15,8 +15,10 @@ import torch
 
 from opbench.measure import machine, nvml, processor
 from opbench.measure.ceilings import Ceiling, Ceilings, fold, l2_bytes
+from opbench.measure.nvml import GpuState
 from opbench.measure.statistics import resolution
 
+CUDA = torch.device("cuda")
 REPETITIONS = 20
 WARM_UP_SECONDS = 0.2
 COPIED_BYTES = 1 << 30
@@ -33,12 +35,13 @@ Clock = Callable[[Call], list[float]]
 
 def measure(device: str, threads: int, identity: Mapping[str, str]) -> Ceilings:
     """Measure the ceilings of 'cpu', with so many threads, or of 'cuda'."""
-    return _of_gpu(identity) if device == "cuda" else _of_cpu(threads, identity)
+    return of_gpu(identity) if device == "cuda" else of_cpu(threads, identity)
 
 
-def _of_cpu(threads: int, identity: Mapping[str, str]) -> Ceilings:
+def of_cpu(threads: int, identity: Mapping[str, str]) -> Ceilings:
+    """Copy and multiply on so many threads."""
     torch.set_num_threads(threads)
-    remark = machine.noise(threads)
+    noise = machine.noise(threads)
     cpu = torch.device("cpu")
     return Ceilings(
         device="cpu",
@@ -48,38 +51,45 @@ def _of_cpu(threads: int, identity: Mapping[str, str]) -> Ceilings:
         bytes_per_second=copying(cpu, machine.available_bytes(), host_seconds),
         macs_per_second={"float32": multiplying(cpu, torch.float32, CPU_SIDE, host_seconds)},
         last_level_cache_bytes=processor.last_level_cache_bytes(threads),
-        remark=remark,
+        remark=noise,
     )
 
 
-def _of_gpu(identity: Mapping[str, str]) -> Ceilings:
-    gpu = torch.device("cuda")
+def of_gpu(identity: Mapping[str, str], gpu: torch.device = CUDA) -> Ceilings:
+    """Copy, multiply and launch on the current GPU."""
     with nvml.driver():
         before = nvml.readings()
         free, _ = torch.cuda.mem_get_info()
         copied = copying(gpu, free, event_seconds)
-        products = {
+        rates = {
             name: multiplying(gpu, dtype, GPU_SIDE, event_seconds, precision)
-            for name, dtype, precision in _products(torch.cuda.get_device_capability())
+            for name, dtype, precision in products(torch.cuda.get_device_capability())
         }
-        step = _event_step()
-        lowered = nvml.lowered(before, nvml.readings())
-    # Under full load a power limit is what the device can do; nothing else should slow it.
-    slowed = None if lowered.keys() <= {"power limit"} else f"the clock was lowered: {', '.join(lowered)}"
+        step = event_step()
+        after = nvml.readings()
     return Ceilings(
         device="cuda",
         identity=identity,
         captured=_now(),
         bytes_per_second=copied,
-        macs_per_second=products,
-        empty_call_seconds=fold([_queued_seconds(1) for _ in range(REPETITIONS)], step),
+        macs_per_second=rates,
+        empty_call_seconds=fold([queued_seconds(1) for _ in range(REPETITIONS)], step),
         launch_interval_seconds=fold(
-            [_queued_seconds(LAUNCHES) / LAUNCHES for _ in range(REPETITIONS)], step / LAUNCHES
+            [queued_seconds(LAUNCHES) / LAUNCHES for _ in range(REPETITIONS)], step / LAUNCHES
         ),
         event_resolution_seconds=step,
         last_level_cache_bytes=l2_bytes(),
-        remark=nvml.judge(before) or slowed,
+        remark=remark(before, after),
     )
+
+
+def remark(before: GpuState | None, after: GpuState | None) -> str | None:
+    """Say what was wrong with a GPU while it was measured; None where nothing is known to have been.
+
+    Under full load a power limit is what the device can do; nothing else should lower its clock.
+    """
+    lowered = nvml.lowered(before, after).keys()
+    return nvml.judge(before) or (None if lowered <= {"power limit"} else nvml.throttled(before, after))
 
 
 def copying(device: torch.device, free_bytes: int, seconds: Clock) -> Ceiling:
@@ -114,12 +124,13 @@ def host_seconds(call: Call) -> list[float]:
 def event_seconds(call: Call) -> list[float]:
     """Time calls on a GPU between two events each; for calls so long that the host is always ahead."""
     _warm_up(call, torch.cuda.synchronize)
+    call()  # While it runs the host gets ahead.
     marks = [(_mark(), call(), _mark()) for _ in range(REPETITIONS)]
     torch.cuda.synchronize()
     return [_between(begin, end) for begin, _, end in marks]
 
 
-def _products(capability: tuple[int, int]) -> list[tuple[str, torch.dtype, str]]:
+def products(capability: tuple[int, int]) -> list[tuple[str, torch.dtype, str]]:
     """(name, dtype, precision of float32 products) of what a GPU of this compute capability has units for."""
     since_turing = [("float32", torch.float32, "highest"), ("float16", torch.float16, "highest")]
     since_ampere = [("tf32", torch.float32, "high"), ("bfloat16", torch.bfloat16, "highest")]
@@ -133,7 +144,7 @@ def _warm_up(call: Call, wait: Call = lambda: None) -> None:
         wait()
 
 
-def _queued_seconds(kernels: int) -> float:
+def queued_seconds(kernels: int) -> float:
     """Time from before the first to after the last of some empty kernels, all queued before the first runs."""
     hold = HOLD_SECONDS
     while True:
@@ -154,7 +165,7 @@ def _sleep(seconds: float) -> None:
     torch.cuda._sleep(int(4e9 * seconds))
 
 
-def _event_step() -> float:
+def event_step() -> float:
     """Smallest difference between the durations of kernels that each last a little longer than the one before."""
     marks = []
     for cycles in range(0, 64 * 64, 64):

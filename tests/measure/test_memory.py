@@ -275,10 +275,7 @@ def test_a_device_without_statistics_holds_nothing() -> None:
     assert meter.phase_peak_bytes() == 0
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@needs_gpu
+@pytest.mark.gpu
 def test_a_temporary_on_a_gpu_is_seen_to_the_block() -> None:
     x = torch.ones(MIB, device="cuda")
     rows = {row.source: row for row in measure(lambda: torch.cat([x, x]).sum(), [x], [], "forward", x.device)}
@@ -288,7 +285,7 @@ def test_a_temporary_on_a_gpu_is_seen_to_the_block() -> None:
     assert rows["allocator"].repeatable
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_training_on_a_gpu_is_seen_alike_by_tracker_and_allocator() -> None:
     """[1000, 1001] squared twice: one result is kept; what was asked for is what the tensors hold."""
     x = torch.ones(1000, 1001, device="cuda", requires_grad=True)

@@ -280,7 +280,7 @@ def test_without_the_binding_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -
     assert nvml.driver_version() is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_in_use_shows_its_clock_and_its_name() -> None:
     pytest.importorskip("pynvml")
     torch.cuda.init()
