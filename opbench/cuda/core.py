@@ -156,7 +156,15 @@ def _register_formulas(core: CudaCore, forward: Any, backward: Any, read: Callab
 
 def _written(names: Sequence[str], params: Any) -> str:
     """A `Params` as text, in a way that torch.compile can follow."""
-    return "{" + ", ".join([f"{name!r}: {getattr(params, name)!r}" for name in names]) + "}"
+    return "{" + ", ".join([f"{name!r}: {_constant(getattr(params, name))!r}" for name in names]) + "}"
+
+
+def _constant(value: Any) -> Any:
+    # A compiler that has met two values of an integer would treat it as any integer, which is no text. A range has a
+    # definite length.
+    if type(value) is not int:
+        return value
+    return len(range(value)) if value >= 0 else -len(range(-value))
 
 
 def _read(kind: type[Any], text: str) -> Any:

@@ -199,7 +199,8 @@ def _runtime(sanitized: bool) -> Path:
 def _compile(arguments: list[str], unit: str, source: Source | None) -> None:
     done = subprocess.run([_compiler(), *arguments], input=unit, capture_output=True, text=True)
     if done.returncode:
-        raise CompileError(f"{source.path if source else CPU_FOLDER} does not compile for the CPU:\n{done.stderr}")
+        said = done.stderr.strip() or f"{_compiler()} ended with status {done.returncode}"
+        raise CompileError.of(source.path if source else CPU_FOLDER, "the CPU", said)
 
 
 @functools.cache

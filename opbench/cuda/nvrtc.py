@@ -18,7 +18,14 @@ OPTIONS = ("--std=c++17", "--generate-line-info", "--ptxas-options=-v")
 
 
 class CompileError(OpbenchError):
-    """The compiler refuses a kernel; the message gives file and line."""
+    """The compiler refuses a kernel; the message's first line gives file and line, the others all that was said."""
+
+    @classmethod
+    def of(cls, path: Path, target: str, log: str) -> CompileError:
+        """Make the error of a compiler's log."""
+        lines = log.splitlines()
+        first = next((line for line in lines if "error" in line), lines[0] if lines else "")
+        return cls("\n".join([f"{path} does not compile for {target}: {first.strip()}", *lines]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +85,7 @@ def _compile(nvrtc: Any, source: Source, kernels: tuple[str, ...], architecture:
             nvrtc.compileProgram(program, (*OPTIONS, f"--gpu-architecture={architecture}"))
         except nvrtc.NVRTCError as error:
             log = nvrtc.getProgramLog(program).strip() or str(error)
-            raise CompileError(f"{source.path} does not compile for {architecture}:\n{log}") from None
+            raise CompileError.of(source.path, architecture, log) from None
         return Cubin(
             # CuPy takes the last byte, a zero, for a string's end; the driver does not miss it, a disassembler does.
             image=nvrtc.getCUBIN(program) + b"\0",

@@ -62,8 +62,10 @@ class Proof:
         skips = f", {len(self.skipped)} cases skipped: {self.skipped[0][1]}" if self.skipped else ""
         if not self.rows:
             return f"FAILED: nothing was checked{skips}"
-        kernels = len({kernel for row in self.rows for kernel in row.kernel.split(" + ")})
-        about = f"{len(self.rows)} quantities over {len({row.case for row in self.rows})} cases, {kernels} kernels"
+        cases = len({row.case for row in self.rows})
+        kernels = len({kernel for row in self.rows for kernel in row.kernel.split(" + ") if kernel})
+        counted = "1 kernel" if kernels == 1 else f"{kernels} kernels"
+        about = f"{len(self.rows)} quantities over {cases} cases, {counted}"
         if self.failures:
             return f"FAILED: {len(self.failures)} of {about}{skips}"
         used = max(row.comparison.error / row.comparison.budget for row in self.rows)

@@ -55,6 +55,14 @@ def test_torch_compile_takes_the_core_in_one_graph(backend: str) -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_one_compiled_function_takes_different_params() -> None:
+    x, factor = (tensor.detach() for tensor in tensors())
+    compiled = torch.compile(CORE, backend="eager", fullgraph=True)
+    with on_cpu():
+        for params in (Params(1), Params(2), Params(1, "b"), Params(2, "a", 5), Params(2, "a", 6)):
+            torch.testing.assert_close(compiled(params, x, factor), reference(params, x, factor))
+
+
 def test_passes_the_checks_of_torch_library() -> None:
     x, factor = tensors()
     with on_cpu():

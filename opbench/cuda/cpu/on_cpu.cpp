@@ -171,6 +171,15 @@ void resume(int index) {
   Context::swap(block.scheduler, fiber.context);
 }
 
+// Why no thread of the block can go on.
+const char* waiting_for() {
+  for (size_t i = 0; i < block.fibers.size(); ++i)
+    for (const Fiber& other : block.fibers)
+      if (block.fibers[i].state == State::kAtWarp && other.state == State::kDone && other.warp == block.fibers[i].warp)
+        return "a warp primitive waits for a lane that has returned";
+  return "threads of a block wait at different barriers";
+}
+
 void run_block(const on_cpu::Request& request) {
   const int count = static_cast<int>(block.fibers.size());
   // All ones are NaN in every floating type: shared memory read before it is written shows up in the result.
@@ -204,7 +213,7 @@ void run_block(const on_cpu::Request& request) {
     }
     if (!ran && before == block.alive && !block.failed) {
       block.failed = true;
-      snprintf(block.message, 256, "deadlock: threads of a block wait at different barriers");
+      snprintf(block.message, 256, "deadlock: %s (block %u,%u,%u)", waiting_for(), blockIdx.x, blockIdx.y, blockIdx.z);
     }
   }
 }
