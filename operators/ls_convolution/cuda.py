@@ -1,30 +1,78 @@
-"""Small-kernel aggregation by our kernels: when to launch which, over what grid."""
+"""Small-kernel aggregation by our kernels: which is launched when, and over what grid."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from opbench.api import Unsupported
-from opbench.cuda import TYPE_NAMES, Launch, Source, ceil_div, kernel
+from opbench.api import Macs, Nchw, Unsupported, Work
+from opbench.cuda import TYPE_NAMES, CudaCore, Launch, Operations, Source, ceil_div, kernel
 
 from .reference import Params
 
 SOURCE = Source.beside(__file__)
 
+THREADS = 128
+UNROLLED = (1, 3, 5)
+"""Kernel sizes whose taps a thread keeps in registers; others are read as they come."""
+MAX_TAPS = 36
+"""Taps of all its pixels that a thread keeps, unless one pixel alone has more."""
+MAX_GRID_Y = 65535
+MAX_OFFSET = 2**31 - 1
+
 
 @kernel
 def aggregate(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, y: torch.Size) -> Launch:
     """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W]."""
-    n, channels, height, width = x
-    groups = weight[1]
-    interleaved = "true" if p.mapping == "interleaved" else "false"
-    return SOURCE.launch(
-        f"aggregate<{TYPE_NAMES[dtype]}, {p.small_kernel_size}, {interleaved}>",
-        grid=(ceil_div(height * width, 128), groups, n),
-        block=(128,),
-        scalars=(groups, channels // groups, height, width),
-    )
+    k, members = p.small_kernel_size, p.group_channels
+    if k not in UNROLLED:
+        return _plan(f"aggregate_any<{TYPE_NAMES[dtype]}, false>", p, x, weight, 1, x.numel(), k)
+    pixels = _pixels(k, x[3])
+    name = f"aggregate<{TYPE_NAMES[dtype]}, {k}, {pixels}, {math.gcd(members, 4)}>"
+    return _plan(name, p, x, weight, pixels, x.numel())
+
+
+@kernel
+def aggregate_backward(
+    p: Params,
+    dtype: torch.dtype,
+    gradient: torch.Size,
+    x: torch.Size | None,
+    weight: torch.Size | None,
+    grad_x: torch.Size | None,
+    grad_weight: torch.Size | None,
+) -> Launch:
+    """Both gradients, or the one that is given: [N, C, H, W] and [N, G, k, k, H, W]."""
+    shape = weight or grad_weight
+    assert shape is not None
+    wanted = grad_x is not None, grad_weight is not None
+    pixels = _pixels(p.small_kernel_size, gradient[3])
+    # Four pixels of two tensors at a time would leave registers for too few warps.
+    together = 1 if pixels == 4 else math.gcd(p.group_channels, 2)
+    flags = ", ".join("true" if flag else "false" for flag in wanted)
+    name = f"aggregate_backward<{TYPE_NAMES[dtype]}, {p.small_kernel_size}, {pixels}, {together}, {flags}>"
+    return _plan(name, p, gradient, shape, pixels, sum(wanted) * gradient.numel())
+
+
+@kernel
+def input_gradient_any(
+    p: Params, dtype: torch.dtype, gradient: torch.Size, weight: torch.Size, grad_x: torch.Size
+) -> Launch:
+    """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W], for any k."""
+    name = f"aggregate_any<{TYPE_NAMES[dtype]}, true>"
+    return _plan(name, p, gradient, weight, 1, gradient.numel(), p.small_kernel_size)
+
+
+@kernel
+def weight_gradient_any(
+    p: Params, dtype: torch.dtype, gradient: torch.Size, x: torch.Size, grad_weight: torch.Size
+) -> Launch:
+    """[N, C, H, W], [N, C, H, W] -> [N, G, k, k, H, W], for any k."""
+    name = f"weight_gradient_any<{TYPE_NAMES[dtype]}>"
+    return _plan(name, p, gradient, grad_weight, 1, gradient.numel(), p.small_kernel_size)
 
 
 def forward(p: Params, x: Tensor, weight: Tensor) -> Tensor:
@@ -32,3 +80,73 @@ def forward(p: Params, x: Tensor, weight: Tensor) -> Tensor:
     y = torch.empty_like(x)
     aggregate(p, x, weight, y)
     return y
+
+
+def backward(p: Params, wanted: Sequence[bool], gradient: Tensor, x: Tensor, weight: Tensor) -> list[Tensor | None]:
+    """Gradients of x [N, C, H, W] and weight [N, G, k, k, H, W]."""
+    grad_x = torch.empty_like(x) if wanted[0] else None
+    grad_weight = torch.empty_like(weight) if wanted[1] else None
+    if p.small_kernel_size not in UNROLLED:
+        if grad_x is not None:
+            input_gradient_any(p, gradient, weight, grad_x)
+        if grad_weight is not None:
+            weight_gradient_any(p, gradient, x, grad_weight)
+    elif grad_x is not None or grad_weight is not None:
+        read = x if wanted[1] else None, weight if wanted[0] else None
+        aggregate_backward(p, gradient, *read, grad_x, grad_weight)
+    return [grad_x, grad_weight]
+
+
+def work(p: Params, x: torch.Size, weight: torch.Size) -> Work:
+    """k^2 multiply-adds for each output, padding included only in the dense count."""
+    taps = Macs.of_windows(p.small_window, p.small_window, x[2], x[3])
+    return Work.bilinear(x[0] * x[1] * taps)
+
+
+def _pixels(k: int, width: int) -> int:
+    """Neighbours in a row that one thread takes: a vector's, where rows are whole vectors and registers suffice."""
+    return next(pixels for pixels in (4, 2, 1) if width % pixels == 0 and (pixels == 1 or pixels * k * k <= MAX_TAPS))
+
+
+def _plan(name: str, p: Params, x: torch.Size, weight: torch.Size, pixels: int, outputs: int, *more: int) -> Launch:
+    """One thread for some neighbours in a row and a group; images along y, and along z what does not fit there."""
+    n, channels, height, width = x
+    groups, k = weight[1], p.small_kernel_size
+    for what, planes in (("x", channels), ("weight", groups * k * k)):
+        if planes * height * width > MAX_OFFSET:
+            raise Unsupported(
+                f"an image of {what} has {planes} planes of {height}x{width}, and kernels count its elements in 31 bits"
+            )
+    steps = (1, groups) if p.mapping == "interleaved" else (p.group_channels, 1)
+    deep = ceil_div(n, MAX_GRID_Y)
+    return SOURCE.launch(
+        name,
+        grid=(ceil_div(groups * height * (width // pixels), THREADS), ceil_div(n, max(deep, 1)), deep),
+        block=(THREADS,),
+        scalars=(n, groups, p.group_channels, *steps, height, width, *more),
+        operations=Operations(outputs=outputs, multiply_adds=outputs * k * k),
+    )
+
+
+CUDA = CudaCore(
+    name="ls_convolution",
+    params=Params,
+    forward=forward,
+    backward=backward,
+    work=work,
+    cases=(
+        (Params(group_channels=4), Nchw(2, 8, 3, 8)),
+        (Params(mapping="contiguous"), Nchw(1, 24, 5, 14)),
+        (Params(group_channels=1), Nchw(1, 6, 14, 14)),
+        (Params(group_channels=6), Nchw(1, 12, 2, 56)),
+        (Params(), Nchw(3, 16, 7, 7)),
+        (Params(small_kernel_size=1, group_channels=4), Nchw(1, 8, 4, 16)),
+        (Params(small_kernel_size=7, group_channels=2), Nchw(2, 4, 6, 8)),
+        (Params(small_kernel_size=7, group_channels=10, mapping="contiguous"), Nchw(1, 20, 4, 5)),
+    ),
+    layers=(
+        (Params(), Nchw(32, 128, 28, 28)),
+        (Params(), Nchw(32, 256, 14, 14)),
+        (Params(), Nchw(32, 384, 7, 7)),
+    ),
+)

@@ -1,44 +1,250 @@
-// Small-kernel aggregation: y[n,c,h,w] = sum over taps i of x[n,c,h+dh(i),w+dw(i)] * weight[n,group(c),i,h,w], zeros
-// outside the image. Every gradient is a gather as well, so no kernel here needs atomics.
-#include "device.cuh"
+// Small-kernel aggregation: y[n,c,h,w] = sum over taps (a,b) of x[n,c,h+a-K/2,w+b-K/2] * weight[n,group(c),a,b,h,w],
+// zeros outside the image.
+//
+// One thread takes PIXELS neighbours of a row through all channels of a group: it loads their kernels once, and keeps
+// them in registers. Rows of x come through L1, where the block's other threads find them again. Every gradient is a
+// gather, so none needs an atomic sum or a second kernel.
+#include "rows.cuh"
+
+constexpr int THREADS = 128;
+
+// What every kernel is told of its tensors; channel `member` of a group is plane `group * group_step + member *
+// member_step` of an image.
+struct Shape {
+  int images, groups, members, group_step, member_step, height, width;
+};
 
 struct Aggregation {
   const void* x;       // [N, C, H, W]
   const void* weight;  // [N, G, K, K, H, W]
   void* y;             // [N, C, H, W]
-  int groups, group_channels, height, width;
+  Shape shape;
 };
 
-// Distance, in planes, between the first channel of the tensor's image and channel `member` of a group.
-template <bool INTERLEAVED>
-DEVICE int channel_of(const Aggregation& p, int group, int member) {
-  return INTERLEAVED ? member * p.groups + group : group * p.group_channels + member;
+struct AggregationGradients {
+  const void* gradient;  // [N, C, H, W]
+  const void* x;         // [N, C, H, W]; null unless the gradient of the weight is wanted
+  const void* weight;    // [N, G, K, K, H, W]; null unless that of x is wanted
+  void* grad_x;          // [N, C, H, W] or null
+  void* grad_weight;     // [N, G, K, K, H, W] or null
+  Shape shape;
+};
+
+// The pixels of a thread.
+struct Place {
+  bool exists;
+  int row, column, pixel;  // of the first of them
+  long long group;         // counted over all images
+  long long first;         // offset of the pixel in the group's first channel
+};
+
+template <int PIXELS>
+DEVICE Place place_of(const Shape& shape) {
+  const int image = blockIdx.z * gridDim.y + blockIdx.y, plane = shape.height * shape.width;
+  const Segment at = segment_at<PIXELS>(blockIdx.x * THREADS + threadIdx.x, shape.height, shape.width);
+  const int pixel = at.row * shape.width + at.column, first = at.plane * shape.group_step * plane + pixel;
+  const long long groups = static_cast<long long>(image) * shape.groups;
+  return {image < shape.images && at.plane < shape.groups, at.row, at.column, pixel, groups + at.plane,
+          groups * (shape.members * plane) + first};
 }
 
-// One thread is one pixel of one group; it loads the pixel's kernel once and uses it for all channels of the group.
-template <typename T, int K, bool INTERLEAVED>
-__global__ void __launch_bounds__(128) aggregate(const Aggregation p) {
-  const int plane = p.height * p.width, pixel = blockIdx.x * 128 + threadIdx.x;
-  if (pixel >= plane) return;
-  const int h = pixel / p.width, w = pixel - h * p.width, group = blockIdx.y;
-  const long long image = blockIdx.z;
-  const T* weight = static_cast<const T*>(p.weight) + (image * p.groups + group) * (K * K) * plane + pixel;
-  float kernel[K * K];
+// Loads the K rows of pixels that the windows of a segment reach; for rows beyond the image, others.
+template <int K, typename T, int COUNT>
+DEVICE void load_rows(float (&rows)[K][COUNT], const T* segment, const Place& at, const Shape& shape) {
 #pragma unroll
-  for (int tap = 0; tap < K * K; ++tap) kernel[tap] = to_float(weight[tap * plane]);
-  for (int member = 0; member < p.group_channels; ++member) {
-    const long long offset =
-        (image * p.groups * p.group_channels + channel_of<INTERLEAVED>(p, group, member)) * plane;
-    const T* x = static_cast<const T*>(p.x) + offset;
-    float sum = 0;
+  for (int a = 0; a < K; ++a)
+    load_row<K / 2>(rows[a], segment + nearest_row(at.row, a - K / 2, shape.height, shape.width), at.column,
+                    shape.width);
+}
+
+// sums[i] = pixel i's kernel over its window.
+template <int K, int PIXELS>
+DEVICE void apply(float (&sums)[PIXELS], const float (&kernel)[K * K][PIXELS],
+                  const float (&rows)[K][PIXELS + K - 1]) {
 #pragma unroll
-    for (int a = 0; a < K; ++a)
+  for (int i = 0; i < PIXELS; ++i) sums[i] = 0;
 #pragma unroll
-      for (int b = 0; b < K; ++b) {
-        const int row = h + a - K / 2, column = w + b - K / 2;
-        if (row >= 0 && row < p.height && column >= 0 && column < p.width)
-          sum += kernel[a * K + b] * to_float(x[row * p.width + column]);
-      }
-    static_cast<T*>(p.y)[offset + pixel] = from_float<T>(sum);
+  for (int a = 0; a < K; ++a)
+#pragma unroll
+    for (int b = 0; b < K; ++b)
+#pragma unroll
+      for (int i = 0; i < PIXELS; ++i) sums[i] += kernel[a * K + b][i] * rows[a][i + b];
+}
+
+// Loads the kernel of each pixel of a segment, with zeros for rows beyond the image.
+template <int K, typename T, int PIXELS>
+DEVICE void load_kernel(float (&kernel)[K * K][PIXELS], const T* weight, const Place& at, const Shape& shape) {
+#pragma unroll
+  for (int tap = 0; tap < K * K; ++tap) {
+    float taps[PIXELS] = {};
+    if (has_row(at.row, tap / K - K / 2, shape.height)) load_floats(taps, weight + tap * shape.height * shape.width);
+#pragma unroll
+    for (int i = 0; i < PIXELS; ++i) kernel[tap][i] = taps[i];
   }
+}
+
+// Loads for each pixel of a segment the taps that reach it from its neighbours, zeros for those beyond the image.
+template <int K, typename T, int PIXELS>
+DEVICE void load_turned(float (&kernel)[K * K][PIXELS], const T* weight, const Place& at, const Shape& shape) {
+#pragma unroll
+  for (int a = 0; a < K; ++a)
+#pragma unroll
+    for (int b = 0; b < K; ++b) {
+      const int tap = (K - 1 - a) * K + K - 1 - b, down = a - K / 2;
+      float row[PIXELS + K - 1] = {};
+      if (has_row(at.row, down, shape.height))
+        load_row<K / 2>(row, weight + (tap * shape.height + down) * shape.width, at.column, shape.width);
+#pragma unroll
+      for (int i = 0; i < PIXELS; ++i) kernel[a * K + b][i] = row[i + b];
+    }
+}
+
+// Channels are taken TOGETHER at a time, a divisor of the group's: their loads are under way at once.
+template <typename T, int K, int PIXELS, int TOGETHER>
+__global__ void __launch_bounds__(THREADS) aggregate(const Aggregation p) {
+  const Place at = place_of<PIXELS>(p.shape);
+  if (!at.exists) return;
+  const int plane = p.shape.height * p.shape.width, step = p.shape.member_step * plane;
+  const T* x = static_cast<const T*>(p.x) + at.first;
+  const T* weight = static_cast<const T*>(p.weight) + at.group * (K * K * plane) + at.pixel;
+  T* y = static_cast<T*>(p.y) + at.first;
+  float kernel[K * K][PIXELS];
+  load_kernel<K>(kernel, weight, at, p.shape);
+#pragma unroll 1
+  for (int member = 0; member < p.shape.members; member += TOGETHER) {
+    float rows[TOGETHER][K][PIXELS + K - 1];
+#pragma unroll
+    for (int t = 0; t < TOGETHER; ++t) load_rows<K>(rows[t], x + t * step, at, p.shape);
+#pragma unroll
+    for (int t = 0; t < TOGETHER; ++t) {
+      float sums[PIXELS];
+      apply<K>(sums, kernel, rows[t]);
+      store_floats(y + t * step, sums);
+    }
+    x += TOGETHER * step;
+    y += TOGETHER * step;
+  }
+}
+
+// The gradients that are wanted, of one reading of the incoming one.
+//
+// That of x is the same sum with kernels turned by half a turn, each tap taken from the pixel it was applied at:
+// grad_x[n,c,h,w] = sum over (a,b) of gradient[n,c,h+a-K/2,w+b-K/2] * weight[n,group(c),K-1-a,K-1-b,h+a-K/2,w+b-K/2].
+template <typename T, int K, int PIXELS, int TOGETHER, bool GRAD_X, bool GRAD_WEIGHT>
+__global__ void __launch_bounds__(THREADS) aggregate_backward(const AggregationGradients p) {
+  const Place at = place_of<PIXELS>(p.shape);
+  if (!at.exists) return;
+  const int plane = p.shape.height * p.shape.width, step = p.shape.member_step * plane;
+  const T* gradient = static_cast<const T*>(p.gradient) + at.first;
+  const T* x = static_cast<const T*>(p.x) + at.first;
+  const T* weight = static_cast<const T*>(p.weight) + at.group * (K * K * plane) + at.pixel;
+  T* grad_x = static_cast<T*>(p.grad_x) + at.first;
+  T* grad_weight = static_cast<T*>(p.grad_weight) + at.group * (K * K * plane) + at.pixel;
+  float turned[K * K][PIXELS], sums[K * K][PIXELS] = {};
+  if constexpr (GRAD_X) load_turned<K>(turned, weight, at, p.shape);
+#pragma unroll 1
+  for (int member = 0; member < p.shape.members; member += TOGETHER) {
+    float gradients[TOGETHER][K][PIXELS + K - 1], rows[TOGETHER][K][PIXELS + K - 1];
+#pragma unroll
+    for (int t = 0; t < TOGETHER; ++t) {
+      load_rows<K>(gradients[t], gradient + t * step, at, p.shape);
+      if constexpr (GRAD_WEIGHT) load_rows<K>(rows[t], x + t * step, at, p.shape);
+    }
+#pragma unroll
+    for (int t = 0; t < TOGETHER; ++t) {
+      if constexpr (GRAD_WEIGHT)
+#pragma unroll
+        for (int tap = 0; tap < K * K; ++tap)
+#pragma unroll
+          for (int i = 0; i < PIXELS; ++i)
+            sums[tap][i] += gradients[t][K / 2][K / 2 + i] * rows[t][tap / K][tap % K + i];
+      if constexpr (GRAD_X) {
+        float grad[PIXELS];
+        apply<K>(grad, turned, gradients[t]);
+        store_floats(grad_x + t * step, grad);
+      }
+    }
+    gradient += TOGETHER * step;
+    x += TOGETHER * step;
+    grad_x += TOGETHER * step;
+  }
+  if constexpr (GRAD_WEIGHT)
+#pragma unroll
+    for (int tap = 0; tap < K * K; ++tap) {
+      const bool inside = has_row(at.row, tap / K - K / 2, p.shape.height);
+      float grad[PIXELS];
+#pragma unroll
+      for (int i = 0; i < PIXELS; ++i) grad[i] = inside ? sums[tap][i] : 0;
+      store_floats(grad_weight + tap * plane, grad);
+    }
+}
+
+// ---- any K: taps are read as they come, for MEMBERS channels at a time
+
+constexpr int MEMBERS = 8;
+
+struct AnyAggregation {
+  const void* x;       // [N, C, H, W]
+  const void* weight;  // [N, G, K, K, H, W]
+  void* y;             // [N, C, H, W]
+  Shape shape;
+  int kernel_size;
+};
+
+// TURNED: `x` is the incoming gradient and `y` that of x; see aggregate_backward.
+template <typename T, bool TURNED>
+__global__ void __launch_bounds__(THREADS) aggregate_any(const AnyAggregation p) {
+  const Place at = place_of<1>(p.shape);
+  if (!at.exists) return;
+  const int k = p.kernel_size, width = p.shape.width, plane = p.shape.height * width;
+  const int step = p.shape.member_step * plane;
+  const T* weight = static_cast<const T*>(p.weight) + at.group * k * k * plane + at.pixel;
+  for (int first = 0; first < p.shape.members; first += MEMBERS) {
+    const int count = min(MEMBERS, p.shape.members - first);
+    const T* x = static_cast<const T*>(p.x) + at.first + first * step;
+    T* y = static_cast<T*>(p.y) + at.first + first * step;
+    float sums[MEMBERS] = {};
+    for (int a = 0; a < k; ++a) {
+      if (!has_row(at.row, a - k / 2, p.shape.height)) continue;
+      for (int b = 0; b < k; ++b) {
+        if (!has_column(at.column, b - k / 2, width)) continue;
+        const int offset = (a - k / 2) * width + b - k / 2, tap = a * k + b;
+        const float kernel = to_float(TURNED ? weight[(k * k - 1 - tap) * plane + offset] : weight[tap * plane]);
+#pragma unroll
+        for (int t = 0; t < MEMBERS; ++t)
+          if (t < count) sums[t] += kernel * to_float(x[t * step + offset]);
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < MEMBERS; ++t)
+      if (t < count) y[t * step] = from_float<T>(sums[t]);
+  }
+}
+
+struct AnyWeightGradient {
+  const void* gradient;  // [N, C, H, W]
+  const void* x;         // [N, C, H, W]
+  void* grad_weight;     // [N, G, K, K, H, W]
+  Shape shape;
+  int kernel_size;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) weight_gradient_any(const AnyWeightGradient p) {
+  const Place at = place_of<1>(p.shape);
+  if (!at.exists) return;
+  const int k = p.kernel_size, width = p.shape.width, plane = p.shape.height * width;
+  const int step = p.shape.member_step * plane;
+  const T* gradient = static_cast<const T*>(p.gradient) + at.first;
+  const T* x = static_cast<const T*>(p.x) + at.first;
+  T* grad_weight = static_cast<T*>(p.grad_weight) + at.group * k * k * plane + at.pixel;
+  for (int a = 0; a < k; ++a)
+    for (int b = 0; b < k; ++b) {
+      const int offset = (a - k / 2) * width + b - k / 2;
+      float sum = 0;
+      if (has_row(at.row, a - k / 2, p.shape.height) && has_column(at.column, b - k / 2, width))
+        for (int member = 0; member < p.shape.members; ++member)
+          sum += to_float(gradient[member * step]) * to_float(x[member * step + offset]);
+      grad_weight[(a * k + b) * plane] = from_float<T>(sum);
+    }
 }

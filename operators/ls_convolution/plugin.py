@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opbench.api import Cost, Macs, Maker, Nchw, Operator, Sample, Work
+from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
+from .cuda import CUDA
 from .layer import LsConvolution
 from .reference import Params, small_kernel_aggregation
 
@@ -46,6 +47,14 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=LsConvolution,
     cost=cost,
+    implementations={
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: each pixel's taps loaded once for all channels of its group, one pass backward",
+        )
+    },
     samples=(
         Sample(Params(), 16),
         Sample(Params(mapping="contiguous"), 16),

@@ -1,0 +1,51 @@
+// Segments of image rows: neighbouring pixels that one thread takes care of, and those beside them that a window reaches.
+#pragma once
+
+#include "device.cuh"
+
+// PIXELS neighbours in a row of one of an image's planes; the width is a multiple of PIXELS.
+struct Segment {
+  int plane, row, column;
+};
+
+template <int PIXELS>
+DEVICE Segment segment_at(unsigned index, int height, int width) {
+  const unsigned in_row = width / PIXELS, row = index / in_row, plane = row / height;
+  return {static_cast<int>(plane), static_cast<int>(row - plane * height),
+          static_cast<int>(index - row * in_row) * PIXELS};
+}
+
+// Loads a segment and REACH pixels on either side: values[REACH] is at `segment`, the pixel in `column` of its row.
+// What is beyond the row's ends is zero and not read.
+template <int REACH, typename T, int COUNT>
+DEVICE void load_row(float (&values)[COUNT], const T* segment, int column, int width) {
+  constexpr int PIXELS = COUNT - 2 * REACH;
+  float middle[PIXELS];
+  load_floats<T, PIXELS>(middle, segment);
+#pragma unroll
+  for (int i = 0; i < PIXELS; ++i) values[REACH + i] = middle[i];
+#pragma unroll
+  for (int beside = 1; beside <= REACH; ++beside) {
+    const int left = REACH - beside, right = REACH + PIXELS - 1 + beside;
+    values[left] = column >= beside ? to_float(segment[-beside]) : 0;
+    values[right] = column + PIXELS - 1 + beside < width ? to_float(segment[PIXELS - 1 + beside]) : 0;
+  }
+}
+
+// Whether there is a row `down` rows below, which may be negative.
+DEVICE bool has_row(int row, int down, int height) {
+  return static_cast<unsigned>(row + down) < static_cast<unsigned>(height);
+}
+
+// Whether there is a column `right` columns to the right, which may be negative.
+DEVICE bool has_column(int column, int right, int width) {
+  return static_cast<unsigned>(column + right) < static_cast<unsigned>(width);
+}
+
+// Offset of the row `down` rows below, or of the image's row that is nearest to it.
+//
+// To read that one with a coefficient of zero takes a select per coefficient, and to read zeros one per pixel, every
+// time. It is in the window of the very pixel, so that no Inf enters where none was before.
+DEVICE int nearest_row(int row, int down, int height, int width) {
+  return (min(max(row + down, 0), height - 1) - row) * width;
+}
