@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opbench.api import Cost, Macs, Maker, Nchw, Operator, Sample, Work
+from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
+from .cuda import CUDA
 from .layer import LocalAttention
 from .reference import Params, local_attention
 
@@ -55,6 +56,14 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=LocalAttention,
     cost=cost,
+    implementations={
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: fused, the attention computed again in the backward, no atomics",
+        ),
+    },
     samples=(
         Sample(Params(), 16),
         Sample(Params(kernel_size=3, heads=2, border="mask", stride=2), 8),

@@ -1,0 +1,86 @@
+"""Local attention by our kernels: what is saved, what is computed again, and which path a call takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from opbench.api import Macs, Nchw, Work
+from opbench.cuda import CudaCore
+
+from .any_window import any_forward, any_key_backward, any_query_backward, splits_of, sum_embeddings
+from .reference import Params
+
+
+def forward(p: Params, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+    """The output [N, h, dh, H, W], and the logarithm of each softmax's denominator [N, h, H, W] in float32."""
+    y, lse = torch.empty_like(q), _per_query(q)
+    any_forward(p, q, k, v, rel_h, rel_w, y, lse)
+    return y, lse
+
+
+def backward(
+    p: Params,
+    wanted: Sequence[bool],
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_h: Tensor,
+    rel_w: Tensor,
+    lse: Tensor,
+) -> list[Tensor | None]:
+    """Compute the attention again from the logarithms, once for each query and once for each key."""
+    grad_q, grad_k, grad_v = (
+        torch.empty_like(tensor) if asked else None for tensor, asked in zip((q, k, v), wanted, strict=False)
+    )
+    grad_h = grad_w = None
+    inputs = (gradient, q, k, v, rel_h, rel_w, lse)
+    weighted = None
+    if wanted[0] or wanted[1] or wanted[3] or wanted[4]:
+        weighted = _per_query(q)
+        partial = None
+        if wanted[3] or wanted[4]:
+            shape = (q.shape[0], q.shape[1], splits_of(p, q.shape), q.shape[2], p.kernel_size)
+            partial = torch.empty(shape, dtype=torch.float32, device=q.device)
+        any_query_backward(p, *inputs, grad_q, weighted, partial)
+        if partial is not None:
+            grad_h, grad_w = torch.empty_like(rel_h), torch.empty_like(rel_w)
+            sum_embeddings(p, grad_h, grad_w, partial)
+    if wanted[1] or wanted[2]:
+        any_key_backward(p, *inputs, weighted, grad_k, grad_v)
+    return [grad_q, grad_k, grad_v, grad_h if wanted[3] else None, grad_w if wanted[4] else None]
+
+
+def work(p: Params, q: torch.Size, *_: torch.Size) -> Work:
+    """Multiply-adds of q·k, q·r and A·v, and of their gradients with both logits computed again."""
+    n, heads, channels, height, width = q
+    taps = n * heads * channels * Macs.of_windows(p.window, p.window, height, width)
+    positions = Macs.exact(taps.dense) if p.border == "zero" else taps
+    return Work(forward=2 * taps + positions, backward=5 * taps + 3 * positions)
+
+
+def _per_query(q: Tensor) -> Tensor:
+    n, heads, _, height, width = q.shape
+    return torch.empty((n, heads, height, width), dtype=torch.float32, device=q.device)
+
+
+CUDA = CudaCore(
+    name="sasa",
+    params=Params,
+    forward=forward,
+    backward=backward,
+    work=work,
+    cases=(
+        (Params(kernel_size=9, heads=1, out_channels=6), Nchw(1, 4, 7, 8)),
+        (Params(kernel_size=41, heads=1, out_channels=2, border="mask"), Nchw(1, 2, 3, 5)),
+    ),
+    layers=(
+        (Params(), Nchw(32, 64, 56, 56)),
+        (Params(), Nchw(32, 128, 28, 28)),
+        (Params(), Nchw(32, 256, 14, 14)),
+        (Params(), Nchw(32, 512, 7, 7)),
+    ),
+)
