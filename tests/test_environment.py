@@ -8,14 +8,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from pydantic import TypeAdapter
 
 from opbench import environment
-from opbench.environment import Environment, refuse_two_cupys
+from opbench.environment import Environment, Gpu, gpu_of, refuse_two_cupys
 from opbench.errors import MachineError
+from opbench.measure.ceilings import Ceiling, Ceilings
+from opbench.measure.nvml import Ask
 
 ENVIRONMENT: TypeAdapter[Environment] = TypeAdapter(Environment)
 
@@ -91,6 +95,94 @@ assert isolation.run(work, timeout_seconds=60).value == 2.0 * (1 << 18)
 
 def test_capturing_starts_no_thread_so_that_forking_stays_safe() -> None:
     subprocess.run([sys.executable, "-c", FORK], check=True)
+
+
+# A GPU.
+
+
+def driver(answers: dict[str, Any]) -> Ask:
+    """A driver that answers the same whichever GPU it is asked about, and knows nothing else."""
+    return lambda name, *arguments: answers.get(name)
+
+
+def test_a_gpu_is_described_by_its_driver() -> None:
+    answers = {
+        "DeviceGetName": "NVIDIA H200",
+        "DeviceGetUUID": "GPU-1",
+        "DeviceGetMemoryInfo": SimpleNamespace(total=143771 << 20),
+        "DeviceGetCudaComputeCapability": (9, 0),
+        "DeviceGetNumGpuCores": 16896,
+        "DeviceGetClockInfo": 345,
+        "DeviceGetMaxClockInfo": 1980,
+        "DeviceGetEnforcedPowerLimit": 700_000,
+        "DeviceGetCurrentEccMode": 1,
+        "DeviceGetMigMode": [0, 0],
+        "DeviceGetPersistenceMode": 1,
+    }
+    assert gpu_of(driver(answers), 0) == Gpu(
+        name="NVIDIA H200",
+        uuid="GPU-1",
+        memory_bytes=143771 << 20,
+        compute_capability="9.0",
+        multiprocessors=132,
+        sm_clock_mhz=345,
+        memory_clock_mhz=345,
+        max_sm_clock_mhz=1980,
+        max_memory_clock_mhz=1980,
+        power_limit_watts=700.0,
+        ecc=True,
+        mig=False,
+        persistence=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "lanes", "multiprocessors"),
+    [((7, 5), 2560, 40), ((8, 0), 6912, 108), ((8, 6), 10496, 82), ((8, 9), 16384, 128), ((9, 0), 14592, 114)],
+    ids=["T4", "A100", "RTX 3090", "RTX 4090", "H100 PCIe"],
+)
+def test_multiprocessors_follow_from_the_lanes(capability: tuple[int, int], lanes: int, multiprocessors: int) -> None:
+    answers = {"DeviceGetCudaComputeCapability": capability, "DeviceGetNumGpuCores": lanes}
+    assert gpu_of(driver(answers), 0).multiprocessors == multiprocessors
+
+
+def test_a_gpu_that_tells_nothing_is_still_one() -> None:
+    assert gpu_of(driver({}), 0) == Gpu(name="GPU", uuid="", memory_bytes=0)
+
+
+def test_a_run_of_before_ceilings_and_gpu_facts_is_still_read(captured: Environment) -> None:
+    data = json.loads(ENVIRONMENT.dump_json(captured))
+    del data["ceilings"]
+    data["gpus"] = [{"name": "GPU", "uuid": "GPU-1", "memory_bytes": 1, "sm_clock_mhz": 5, "power_limit_watts": 7.0}]
+    found = ENVIRONMENT.validate_json(json.dumps(data))
+    assert found.ceilings == ()
+    assert (found.gpus[0].sm_clock_mhz, found.gpus[0].ecc, found.gpus[0].multiprocessors) == (5, None, None)
+
+
+def test_ceilings_come_back_with_the_environment(captured: Environment) -> None:
+    ceilings = Ceilings(
+        device="cuda",
+        identity={"device": "GPU X"},
+        captured=captured.captured,
+        bytes_per_second=Ceiling(value=2.0, low=1.0, high=3.0),
+        macs_per_second={"tf32": Ceiling(value=5.0, low=4.0, high=6.0)},
+        last_level_cache_bytes=1,
+    )
+    environment_ = dataclasses.replace(captured, ceilings=(ceilings,))
+    assert ENVIRONMENT.validate_json(ENVIRONMENT.dump_json(environment_)) == environment_
+
+
+@pytest.mark.gpu
+def test_the_gpus_of_this_machine_are_described(captured: Environment) -> None:
+    import torch
+
+    pytest.importorskip("pynvml")
+    assert captured.driver
+    names = {gpu.name for gpu in captured.gpus}
+    assert torch.cuda.get_device_name() in names
+    gpu = next(gpu for gpu in captured.gpus if gpu.name == torch.cuda.get_device_name())
+    assert gpu.multiprocessors == torch.cuda.get_device_properties(0).multi_processor_count
+    assert gpu.compute_capability == ".".join(map(str, torch.cuda.get_device_capability()))
 
 
 # Two builds of CuPy.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -31,7 +31,7 @@ def env(wants_ceilings: bool, as_json: bool) -> None:
     opbench env --json
     """
     from opbench import environment, readiness
-    from opbench.report.ceilings import ceiling_lines
+    from opbench.report.device import ceiling_lines
 
     facts = readiness.gather()
     obstacles = readiness.obstacles(facts)
@@ -42,8 +42,7 @@ def env(wants_ceilings: bool, as_json: bool) -> None:
         return
     _show({name: value for name, value in found.items() if name != "ceilings"})
     for each in ceilings:
-        title, *lines = ceiling_lines(each)
-        _list(f"ceilings of {title}", lines)
+        _list(f"ceilings of {each.name}", ceiling_lines(each))
     _list("missing for a GPU", [*obstacles, *readiness.hindrances(facts)])
 
 
@@ -68,7 +67,7 @@ def _show(found: Mapping[str, object]) -> None:
             click.echo(plain(f"{name}: {_known(value)}"))
 
 
-def _list(title: str, lines: list[str]) -> None:
+def _list(title: str, lines: Sequence[str]) -> None:
     if lines:
         click.echo(plain(f"{title}:"))
         for line in lines:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from opbench import units
-from opbench.environment import Environment, Gpu
+from opbench.environment import Environment
 from opbench.plain import plain
 from opbench.report.columns import NAME_LIMIT
+from opbench.report.device import ceiling_lines, gpu_words
 from opbench.report.gpu import gpu_lines
 from opbench.report.model import Block
 from opbench.report.rows import Row
@@ -45,6 +46,10 @@ def appendix(run: Run, rows: Sequence[Row]) -> tuple[Block, ...]:
         Block(title="Parameters", lines=_parameters(rows)),
         Block(title="Counters", lines=_counters(run.records)),
         Block(title="Times on the GPU", lines=gpu_lines(rows)),
+        *(
+            Block(title=f"Ceilings of {each.name}", lines=ceiling_lines(each))
+            for each in run.header.environment.ceilings
+        ),
         Block(title="Machine", lines=_machine(run.header.environment, run.header.measure)),
     )
     return tuple(block for block in blocks if block.lines)
@@ -94,7 +99,7 @@ def _agreement(counts: Counts) -> str:
 
 
 def _machine(environment: Environment, measure: Measure) -> tuple[str, ...]:
-    graphics = [f"{gpu.name}, {units.bytes_(gpu.memory_bytes)}, {_clocks(gpu)}" for gpu in environment.gpus]
+    graphics = map(gpu_words, environment.gpus)
     facts = {
         "processor": f"{environment.processor}, {environment.capability}",
         "cores": f"{_known(environment.physical_cores)} physical, {_known(environment.logical_cores)} logical, "
@@ -123,11 +128,6 @@ def _noise(environment: Environment, measure: Measure) -> str:
     state = "quiet" if environment.noise is None else "others used the machine"
     asked = "noise was allowed" if measure.allow_noisy else "noise was not allowed"
     return f"{state} at the start (load {environment.load:.2f}{waiting}); {asked}"
-
-
-def _clocks(gpu: Gpu) -> str:
-    clocks = f"SM {_known(gpu.sm_clock_mhz)} MHz, memory {_known(gpu.memory_clock_mhz)} MHz"
-    return f"{clocks}, limit {_known(gpu.power_limit_watts)} W"
 
 
 def _known(value: object) -> str:

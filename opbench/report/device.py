@@ -1,15 +1,33 @@
-"""What a device can do at best, in words."""
+"""A GPU, and what a device can do at best, in words."""
 
 from __future__ import annotations
 
 from opbench import units
+from opbench.environment import Gpu
 from opbench.measure.ceilings import Ceiling, Ceilings
+
+
+def gpu_words(gpu: Gpu) -> str:
+    """One GPU in one line; what its driver does not tell is left out, but for its clocks."""
+    facts = [
+        gpu.name,
+        units.bytes_(gpu.memory_bytes),
+        gpu.compute_capability and f"compute capability {gpu.compute_capability}",
+        gpu.multiprocessors and f"{gpu.multiprocessors} multiprocessors",
+        f"SM {_mhz(gpu.sm_clock_mhz, gpu.max_sm_clock_mhz)}",
+        f"memory {_mhz(gpu.memory_clock_mhz, gpu.max_memory_clock_mhz)}",
+        gpu.power_limit_watts and f"limit {gpu.power_limit_watts:.0f} W",
+        _switch("ECC", gpu.ecc),
+        _switch("MIG", gpu.mig),
+        _switch("persistence mode", gpu.persistence),
+    ]
+    return ", ".join(fact for fact in facts if fact)
 
 
 def ceiling_lines(ceilings: Ceilings) -> tuple[str, ...]:
     """One line for each ceiling, with the half-width of its interval."""
     lines = [
-        f"{ceilings.name}, measured {ceilings.captured}" + (f"; {ceilings.remark}" if ceilings.remark else ""),
+        f"measured {ceilings.captured}" + (f"; {ceilings.remark}" if ceilings.remark else ""),
         f"copy: {units.bytes_per_second(ceilings.bytes_per_second.value)} read and written"
         f"{_spread(ceilings.bytes_per_second)}",
     ]
@@ -27,6 +45,15 @@ def ceiling_lines(ceilings: Ceilings) -> tuple[str, ...]:
         lines.append(f"event resolution: {units.seconds(ceilings.event_resolution_seconds)}")
     lines.append(f"last-level cache: {units.bytes_(ceilings.last_level_cache_bytes)}")
     return tuple(lines)
+
+
+def _mhz(clock: int | None, highest: int | None) -> str:
+    known = "unknown MHz" if clock is None else f"{clock} MHz"
+    return known if highest is None else f"{known} of {highest}"
+
+
+def _switch(name: str, on: bool | None) -> str:
+    return "" if on is None else f"{name} {'on' if on else 'off'}"
 
 
 def _spread(ceiling: Ceiling) -> str:
