@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opbench.api import Cost, Macs, Maker, Nchw, Operator, Sample, Work
+from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
+from .cuda import CUDA
 from .layer import Involution
 from .reference import Params, involution
 
@@ -40,6 +41,14 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=Involution,
     cost=cost,
+    implementations={
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: a pixel's taps are loaded once for all channels of its group",
+        )
+    },
     samples=(
         Sample(Params(), 32),
         Sample(Params(kernel_size=3, stride=2, group_channels=3, reduction=2), 6),
