@@ -124,7 +124,8 @@ class _Measurement:
             return False
         forecast: worker.Forecast = ending.value
         self.params = dict(forecast.params)
-        free = self.job.device_bytes or isolation.spendable_bytes()
+        device_bytes = self.job.device_bytes
+        free = isolation.spendable_bytes() if device_bytes is None else device_bytes
         if self._measures and forecast.peak_bytes is not None and forecast.peak_bytes > free:
             reason = f"needs about {units.bytes_(forecast.peak_bytes)} of memory, {units.bytes_(free)} are free"
             self.ended = dict.fromkeys(self.names, Skipped(reason=reason))

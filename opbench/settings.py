@@ -68,11 +68,11 @@ class Measure(Settings):
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
     """A process that takes longer than this is killed and its case reported as timed out."""
     threads: Several[Annotated[int, Field(ge=1)] | Literal["physical"]] = (1,)
-    """Thread counts to measure with; 'physical' is all physical cores."""
+    """Thread counts to measure with on the CPU; 'physical' is all physical cores."""
     cache: Several[Cache] = ("cold",)
     """Cold rotates inputs and parameters beyond the last-level cache, hot reuses them."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the operators run."""
+    """Where the operators are checked, timed and their memory measured."""
     allow_noisy: bool = False
     """Measure although other programs use the machine; the results carry a flag."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import torch
 from rich.console import Console
 
-from opbench import session, store
+from opbench import isolation, runner, session, store
 from opbench.cases import Case, Nchw
 from opbench.errors import MachineError
+from opbench.measure import machine, nvml
+from opbench.registry import Registry
+from opbench.results import Record, Skipped
 from opbench.session import Request, wait_for_quiet
 from opbench.settings import Measure
 
@@ -369,3 +373,93 @@ def test_a_case_too_large_is_not_attempted(workshop: Workshop) -> None:
     assert re.fullmatch(r"needs about [\d.]+ GiB of memory, 230 MiB are free", line["reason"])
     assert line["params"] == {}
     assert not (workshop.folder / "marked").exists()
+
+
+# A GPU.
+
+NO_GPU = pytest.mark.skipif(torch.version.cuda is not None, reason="this PyTorch is built with CUDA")
+
+
+@NO_GPU
+def test_a_device_that_is_missing_is_told_in_one_line(workshop: Workshop) -> None:
+    refused = workshop.opbench("run", begin(workshop), "--out", "run", "--set", "measure.device=cuda")
+    assert refused.status == 6
+    assert refused.errors.startswith("opbench: measure.device is cuda, and this PyTorch (")
+    assert refused.errors.endswith("; or measure on the CPU: --set measure.device=cpu\n")
+    assert refused.errors.count("\n") == 1
+    assert not (workshop.folder / "run").exists()
+
+
+@NO_GPU
+def test_a_run_of_a_gpu_is_not_gone_on_with_where_there_is_none(workshop: Workshop) -> None:
+    directory = interrupted(workshop)
+    header = json.loads((directory / store.HEADER_FILE).read_text())
+    header["measure"]["device"] = "cuda"
+    (directory / store.HEADER_FILE).write_text(json.dumps(header))
+    before = recorded(directory)
+    refused = workshop.opbench("run", "--resume", "run")
+    assert refused.status == 6
+    assert "opbench: measure.device is cuda, and this PyTorch (" in refused.errors
+    assert recorded(directory) == before
+
+
+def test_what_a_gpu_would_run_is_foreseen_without_one(workshop: Workshop) -> None:
+    workshop.plugin("scale", 'parts["implementations"] = {"host": Implementation(core=scale, devices=("cpu",))}')
+    suite = workshop.suite(["scale"], implementation=["reference", "host"])
+    done = workshop.opbench("run", suite, "--dry-run", "--set", "measure.device=cuda")
+    assert done.status == 0, done.errors
+    assert done.output.splitlines()[0].startswith("scale/1x4x5x6/float32/layer/forward  reference  ")
+    assert done.output.splitlines()[1].endswith("  host  skipped: host runs on cpu, not on cuda")
+
+
+def test_a_gpu_is_quiet_where_neither_it_nor_the_processor_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu, processor, expected in (
+        ("a game", None, "a game"),
+        (None, "a compiler", "a compiler"),
+        (None, None, None),
+    ):
+        monkeypatch.setattr(nvml, "noise", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(machine, "noise", lambda processor=processor: processor)
+        assert session.gpu_noise(1) == expected
+
+
+def test_a_case_that_exceeds_the_gpu_is_not_attempted(tmp_path: Path) -> None:
+    """The machine has memory enough; the device has 4 KiB."""
+    case = Case(operator="convolution", shape=Nchw(1, 4, 8, 8))
+    records: list[Record] = []
+
+    class Ear:
+        def phase(self, case: Case, implementation: str, doing: str) -> None: ...
+        def tick(self) -> None: ...
+        def recorded(self, record: Record) -> None:
+            records.append(record)
+
+    job = runner.Job(
+        plan=[(case, "reference")],
+        registry=Registry.discover(),
+        metrics=["memory"],
+        measure=Measure(),
+        observer=Ear(),
+        device_bytes=4 << 10,
+    )
+    isolation.import_early()
+    runner.run(job, tmp_path)
+    assert records[0].status == "skipped"
+    assert isinstance(records[0].outcome, Skipped)
+    assert re.fullmatch(r"needs about [\d.]+ KiB of memory, 4\.00 KiB are free", records[0].outcome.reason)
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_measures_what_a_run_on_the_cpu_does(workshop: Workshop) -> None:
+    workshop.plugin("scale")
+    suite = workshop.suite(["scale"], shape="4x64x56x56", **{"pass": ["forward", "training"]})  # type: ignore[arg-type]
+    done = workshop.opbench("run", suite, "--out", "run", "--set", "measure.device=cuda")
+    assert done.status == 0, done.errors
+    for line in lines(workshop.folder / "run"):
+        assert line["status"] == "measured"
+        assert {timing["policy"]["device"] for timing in line["timings"]} == {"cuda"}
+        launched = [timing for timing in line["timings"] if timing["policy"]["launch"] == "eager"]
+        assert all(process["call_seconds"] for timing in launched for process in timing["processes"])
+        assert {memory["source"] for memory in line["memory"]} == {"tracker", "allocator"}
+    header = json.loads((workshop.folder / "run" / store.HEADER_FILE).read_text())
+    assert header["environment"]["settings"]["cuDNN TF32"] == "False"

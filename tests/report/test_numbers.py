@@ -14,7 +14,7 @@ from opbench import report
 from opbench.plain import one_line
 from opbench.report.tidy import COLUMNS
 from opbench.results import Counted, Counts, Measured, Policy, Sampling, Skipped, Timing
-from tests.report.made_up import COLD, comparison, memory, record, run, timing
+from tests.report.made_up import COLD, comparison, gpu, memory, record, run, timing
 
 VIEW = report.view([comparison()])
 
@@ -146,3 +146,21 @@ def test_times_of_all_processes_are_summed_and_their_firsts_are_not() -> None:
     (row,) = strict(report.json_text(view))["runs"][0]["rows"]
     assert (row["samples"], row["latency_processes"], row["threads"], row["cache"]) == (21, 3, 2, "hot")
     assert row["first_call_seconds"] == pytest.approx(2e-3)
+
+
+def test_what_launching_and_waiting_take_stands_beside_a_gpu_s_latency() -> None:
+    """The made-up call of 400 µs is launched in 50 µs and heard of 10 µs after; three processes dropped 256 each."""
+    rows = strict(report.json_text(report.view([gpu()])))["runs"][0]["rows"]
+    convolution, launched, graph, waiting, throttled, _ = rows
+    assert convolution["host_seconds_median"] == 5e-5
+    assert convolution["call_seconds_median"] == pytest.approx(4.6e-4)
+    assert convolution["sm_clock_hz"] == 1.5e9
+    assert (launched["launch"], graph["launch"]) == ("eager", "graph")
+    assert graph["host_seconds_median"] is None
+    assert waiting["timing_notes"] == ["not held", "not timed as a graph: it waits"]
+    assert (throttled["voided_samples"], throttled["voided_causes"]) == (768, ["not held", "throttled"])
+
+
+def test_a_gpu_has_no_threads_to_group_by() -> None:
+    sections = report.view([gpu()], report.Options(group_by=("device", "threads"))).sections
+    assert [table.title for table in sections[0].tables] == ["cuda"]
