@@ -50,8 +50,9 @@ def aggregate_backward(
     assert shape is not None
     wanted = grad_x is not None, grad_weight is not None
     pixels = _pixels(p.small_kernel_size, gradient[3])
-    # Four pixels of two tensors at a time would leave registers for too few warps.
-    together = 1 if pixels == 4 else math.gcd(p.group_channels, 2)
+    taps = pixels * p.small_kernel_size**2
+    # Where many taps and sums are kept, the rows of two channels at once would leave registers for too few warps.
+    together = math.gcd(p.group_channels, 2) if 2 * taps <= MAX_TAPS else 1
     flags = ", ".join("true" if flag else "false" for flag in wanted)
     name = f"aggregate_backward<{TYPE_NAMES[dtype]}, {p.small_kernel_size}, {pixels}, {together}, {flags}>"
     return _plan(name, p, gradient, shape, pixels, sum(wanted) * gradient.numel())

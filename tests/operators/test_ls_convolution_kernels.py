@@ -1,0 +1,126 @@
+"""Kernels of LS convolution: planted bugs are seen, plans depend on what they may, infinities stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from opbench.cases import Nchw
+from opbench.cuda import Launch, on_cpu
+from opbench.errors import Unsupported
+from operators.ls_convolution import cuda
+from operators.ls_convolution.reference import Params, small_kernel_aggregation
+
+SMALL = Nchw(2, 16, 3, 8)
+
+NINE = Params(small_kernel_size=9, group_channels=2), Nchw(1, 4, 4, 5)
+
+BUGS = {
+    "a window one column too wide": ("rows.cuh", "beside < width ?", "beside <= width ?", Params(), SMALL),
+    "taps of rows above the image count": (
+        "kernel.cu",
+        "    if (has_row(at.row, tap / K - K / 2, shape.height)) load_floats",
+        "    load_floats",
+        Params(),
+        SMALL,
+    ),
+    "a kernel turned about one axis only": ("kernel.cu", "* K + K - 1 - b, down", "* K + b, down", Params(), SMALL),
+    "the last tap's gradient is never written": (
+        "kernel.cu",
+        "tap < K * K; ++tap) {\n      const bool inside",
+        "tap < K * K - 1; ++tap) {\n      const bool inside",
+        Params(),
+        SMALL,
+    ),
+    "every fourth channel only": (
+        "kernel.cu",
+        "    x += TOGETHER * step;\n    y +=",
+        "    x += step;\n    y +=",
+        Params(),
+        SMALL,
+    ),
+    "the mappings are swapped": ("cuda.py", 'p.mapping == "inter', 'p.mapping != "inter', Params(), SMALL),
+    "of any size: the tap of the other end": ("kernel.cu", "k * k - 1 - tap", "tap", *NINE),
+    "of any size: windows wrap around": (
+        "kernel.cu",
+        "        if (!has_column(at.column, b - k / 2, width)) continue;\n",
+        "",
+        *NINE,
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
+    file, old, new, params, shape = BUGS[bug]
+    assert mutant("ls_convolution", file, old, new).failures(params, shape)
+
+
+def test_the_kernels_without_bugs_pass(mutant: Callable[..., Any]) -> None:
+    shipped = mutant("ls_convolution", "kernel.cu", "struct Shape", "struct Shape")
+    for *_, params, shape in BUGS.values():
+        assert not shipped.failures(params, shape)
+
+
+def test_rows_read_beyond_the_image_are_seen(mutant: Callable[..., Any]) -> None:
+    # Weighted by zero they change nothing, so that only the sanitizer sees them.
+    old, new = "min(max(row + down, 0), height - 1)", "max(row + down, 0)"
+    assert not mutant("ls_convolution", "rows.cuh", old, new).failures(Params(), Nchw(1, 8, 2, 4))
+    assert mutant("ls_convolution", "rows.cuh", old, new).failures(Params(), Nchw(1, 8, 2, 4), sanitize=True)
+
+
+def plan(x: Nchw, params: Params | None = None, dtype: torch.dtype = torch.float32) -> Launch:
+    params = params or Params()
+    k, groups = params.small_kernel_size, params.groups(x.channels)
+    weight = torch.Size((x.batch, groups, k, k, x.height, x.width))
+    launch = cuda.aggregate.plan(params, dtype, torch.Size(x), weight, torch.Size(x))
+    assert launch is not None
+    return launch
+
+
+def test_a_new_image_size_compiles_nothing_new() -> None:
+    shapes = [Nchw(*shape) for shape in ((32, 128, 28, 28), (1, 128, 28, 28), (7, 64, 3, 56), (2, 512, 100, 168))]
+    assert {plan(shape).kernel for shape in shapes} == {"aggregate<float, 3, 4, 4>"}
+    assert plan(Nchw(32, 256, 14, 14)).kernel == "aggregate<float, 3, 2, 4>"
+    assert plan(Nchw(32, 384, 7, 7)).kernel == plan(Nchw(1, 8, 31, 31)).kernel == "aggregate<float, 3, 1, 4>"
+    assert plan(Nchw(1, 4, 9, 9), Params(small_kernel_size=9, group_channels=4)).kernel == "aggregate_any<float, false>"
+
+
+def test_a_grid_holds_every_segment_once() -> None:
+    launch = plan(Nchw(32, 128, 28, 28))
+    # 16 groups of 28 rows of 7 segments are 3136, in blocks of 128.
+    assert launch.grid == (25, 32, 1)
+    assert plan(Nchw(0, 128, 28, 28)).blocks == 0
+    _, y, z = plan(Nchw(70_000, 8, 1, 4)).grid
+    assert y <= 65535 < 70_000 <= y * z
+
+
+def test_images_that_overflow_a_grid_continue_along_its_third_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "MAX_GRID_Y", 2)
+    x, weight = torch.randn(5, 8, 2, 3), torch.randn(5, 1, 3, 3, 2, 3)
+    with on_cpu():
+        y = cuda.CUDA(Params(), x, weight)
+    torch.testing.assert_close(y, small_kernel_aggregation(Params(), x, weight))
+
+
+def test_images_beyond_31_bits_are_refused() -> None:
+    plan(Nchw(4, 32, 8192, 4096))
+    with pytest.raises(Unsupported, match="x has 64 planes of 8192x4096"):
+        plan(Nchw(1, 64, 8192, 4096), Params(group_channels=64))
+    with pytest.raises(Unsupported, match="weight has 72 planes of 8192x4096"):
+        plan(Nchw(1, 8, 8192, 4096), Params(group_channels=1))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 3), (1, 4), (2, 7)])
+def test_an_infinity_reaches_the_windows_it_is_in_and_no_others(place: tuple[int, int]) -> None:
+    x = torch.randn(1, 8, 3, 8)
+    weight = torch.randn(1, 1, 3, 3, 3, 8)
+    x[0, 2, place[0], place[1]] = float("inf")
+    expected = small_kernel_aggregation(Params(), x, weight).isfinite()
+    with on_cpu():
+        y = cuda.CUDA(Params(), x, weight)
+    assert torch.equal(y.isfinite(), expected)
+    assert not bool(expected.all())
