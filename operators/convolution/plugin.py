@@ -8,6 +8,7 @@ from torch import Tensor
 
 from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
+from .cuda import CUDA
 from .layer import Convolution
 from .reference import Params, convolution, native
 
@@ -39,7 +40,15 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=Convolution,
     cost=cost,
-    implementations={"native": Implementation(core=native, summary="torch.nn.functional.conv2d")},
+    implementations={
+        "native": Implementation(core=native, summary="torch.nn.functional.conv2d"),
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: matrix products over windows gathered on the way, float32 strict",
+        ),
+    },
     samples=(
         Sample(Params(), 4),
         Sample(Params(out_channels=6, kernel_size="3x5", groups=2, stride=2, bias=True), 4),

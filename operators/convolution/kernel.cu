@@ -1,0 +1,161 @@
+// Convolution as matrix products over its windows, which are gathered while loading and never written out.
+#include "sums.cuh"
+#include "windows.cuh"
+
+// The block's place: consecutive blocks share their positions, which cost more to load than filters.
+struct Tile {
+  int row, column, group, rest;
+
+  DEVICE Tile at(int block, int rows, int columns, int groups) {
+    const int columns_at = block / rows, groups_at = columns_at / columns, rest = groups_at / groups;
+    return {block - columns_at * rows, columns_at - groups_at * columns, groups_at - rest * groups, rest};
+  }
+};
+
+struct Forward {
+  const void* x;       // [N, G * channels, H, W]
+  const void* weight;  // [G * outputs, channels, kh, kw]
+  const void* bias;    // [G * outputs] or null
+  void* y;             // [N, G * outputs, Ho, Wo]
+  View view;
+  int images, groups, channels, outputs;
+};
+
+// Rows are outputs, columns positions, k taps: lines of filters lie along k. FILTERS values of a filter are loaded at
+// once, and POSITIONS neighbouring pixels where the only tap sees just its own position; else windows are gathered.
+template <typename T, int M, int N, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, shared);
+  const int plane = p.view.positions.by, positions = p.images * plane, depth = p.channels * p.view.taps.by;
+  const Tile tile = Tile::at(blockIdx.x, (p.outputs + M - 1) / M, (positions + N - 1) / N, p.groups);
+  const int row = tile.row * M, column = tile.column * N, output = tile.group * p.outputs;
+  const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(output + row) * depth;
+  const Matrix<T, FILTERS, true> filters{weight, p.outputs - row, depth, depth};
+  const long long channel_size = static_cast<long long>(p.view.height) * p.view.width;
+  const T* x = static_cast<const T*>(p.x) + tile.group * p.channels * channel_size;
+  const long long image_size = p.groups * p.channels * channel_size;
+  Block product;
+  product.clear();
+  if constexpr (POSITIONS > 0)
+    product.add(filters, Planes<T, POSITIONS, false>{p.view.positions, x, image_size, positions, p.channels, column},
+                0, depth, shared);
+  else
+    product.add(filters, Windows<T, false>{p.view, x, image_size, positions, depth, column}, 0, depth, shared);
+
+  T* y = static_cast<T*>(p.y) + static_cast<long long>(output) * plane;
+  const T* bias = p.bias ? static_cast<const T*>(p.bias) + output : nullptr;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i >= p.outputs) return;
+    const float offset = bias ? to_float(bias[row + i]) : 0;
+    float values[Block::RUN];
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e) values[e] = sums[e] + offset;
+    store_run(y + static_cast<long long>(row + i) * plane, static_cast<long long>(p.groups) * p.outputs * plane,
+              p.view.positions, column + j, positions, values);
+  });
+}
+
+struct InputGradient {
+  const void* gradient;  // [N, G * outputs, Ho, Wo]
+  const void* weight;    // [G * outputs, channels, kh, kw]
+  void* result;          // [N, G * channels, H, W]
+  View view;             // of every stride-th pixel into the gradient
+  int images, groups, channels, outputs, height, width, kernel_height, kernel_width, stride, every;
+};
+
+// Rows are channels, columns pixels, k outputs and taps. A block has pixels of one residue modulo the stride in each
+// direction: the same taps reach all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
+template <typename T, int M, int N, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(2 * M, 256 / M) input_gradient(const InputGradient p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, shared);
+  const int positions = p.images * p.view.positions.by;
+  const Tile tile = Tile::at(blockIdx.x, (p.channels + M - 1) / M, (positions + N - 1) / N, p.groups);
+  const int row = tile.row * M, column = tile.column * N, channel = tile.group * p.channels;
+  const int residue_y = tile.rest / p.stride, residue_x = tile.rest - residue_y * p.stride;
+  const int size = p.kernel_height * p.kernel_width, gradient_plane = p.view.height * p.view.width;
+  const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * p.outputs * p.channels * size;
+  const T* gradient = static_cast<const T*>(p.gradient) + static_cast<long long>(tile.group) * p.outputs * gradient_plane;
+  const long long image_size = static_cast<long long>(p.groups) * p.outputs * gradient_plane;
+  Block product;
+  product.clear();
+  if constexpr (POSITIONS > 0) {
+    const Matrix<T, FILTERS, false> filters{weight + row, p.channels - row, p.outputs, p.channels};
+    product.add(filters,
+                Planes<T, POSITIONS, false>{p.view.positions, gradient, image_size, positions, p.outputs, column}, 0,
+                p.outputs, shared);
+  } else {
+    View view = p.view;
+    const Reach rows = reach(residue_y, p.kernel_height, p.stride, p.view.top, p.view.down, p.every);
+    const Reach columns = reach(residue_x, p.kernel_width, p.stride, p.view.left, p.view.across, p.every);
+    const int taps = rows.taps * columns.taps, depth = p.outputs * taps;
+    view.top = rows.from, view.left = columns.from, view.down = rows.step, view.across = columns.step;
+    view.taps_across = Divisor::of(max(columns.taps, 1)), view.taps = Divisor::of(max(taps, 1));
+    const ReachingFilters<T> filters{weight,  p.channels,       size,      p.kernel_width, p.every, rows,
+                                     columns, view.taps_across, view.taps, depth,          row};
+    product.add(filters, Windows<T, false>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
+  }
+
+  const int plane = p.height * p.width;
+  T* result = static_cast<T*>(p.result) + static_cast<long long>(channel) * plane;
+  const long long result_size = static_cast<long long>(p.groups) * p.channels * plane;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i >= p.channels) return;
+    T* channel_at = result + static_cast<long long>(row + i) * plane;
+    if (p.stride == 1) {
+      store_run(channel_at, result_size, p.view.positions, column + j, positions, sums);
+      return;
+    }
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e) {
+      const int position = column + j + e, image = p.view.positions.quotient(position);
+      const int rest = position - image * p.view.positions.by, y = p.view.columns.quotient(rest);
+      const int h = residue_y + y * p.stride, w = residue_x + (rest - y * p.view.columns.by) * p.stride;
+      if (position < positions && h < p.height && w < p.width)
+        channel_at[image * result_size + h * p.width + w] = from_float<T>(sums[e]);
+    }
+  });
+}
+
+struct WeightGradient {
+  const void* gradient;  // [N, G * outputs, Ho, Wo]
+  const void* x;         // [N, G * channels, H, W]
+  float* partials;       // [splits, G * outputs, channels * kh * kw]
+  View view;
+  int images, groups, channels, outputs, share;
+};
+
+// Rows are outputs, columns taps, k positions of all images. Blocks share these, `share` positions each; their
+// partial sums are added later in a fixed order.
+template <typename T, int M, int N, int POSITIONS>
+__global__ void __launch_bounds__(2 * M, 256 / M) weight_gradient(const WeightGradient p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, shared);
+  constexpr bool POINTWISE = POSITIONS > 0;
+  const int plane = p.view.positions.by, positions = p.images * plane, depth = p.channels * p.view.taps.by;
+  const Tile tile = Tile::at(blockIdx.x, (p.outputs + M - 1) / M, (depth + N - 1) / N, p.groups);
+  const int row = tile.row * M, column = tile.column * N, output = tile.group * p.outputs;
+  const long long channel_size = static_cast<long long>(p.view.height) * p.view.width;
+  const T* x = static_cast<const T*>(p.x) + tile.group * p.channels * channel_size;
+  const long long image_size = p.groups * p.channels * channel_size;
+  const T* gradient = static_cast<const T*>(p.gradient) + static_cast<long long>(output) * plane;
+  const Planes<T, POINTWISE ? POSITIONS : 1, true> gradients{
+      p.view.positions, gradient, static_cast<long long>(p.groups) * p.outputs * plane, positions, p.outputs, row};
+  const int first = tile.rest * p.share, last = min(first + p.share, positions);
+  Block product;
+  product.clear();
+  if constexpr (POINTWISE)
+    product.add(gradients, Planes<T, POSITIONS, true>{p.view.positions, x, image_size, positions, p.channels, column},
+                first, last, shared);
+  else
+    product.add(gradients, Windows<T, true>{p.view, x, image_size, positions, depth, column}, first, last, shared);
+
+  float* partials = p.partials + (static_cast<long long>(tile.rest) * p.groups * p.outputs + output) * depth;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e)
+      if (row + i < p.outputs && column + j + e < depth)
+        partials[static_cast<long long>(row + i) * depth + column + j + e] = sums[e];
+  });
+}

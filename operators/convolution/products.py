@@ -1,0 +1,166 @@
+"""Plans of the kernels in `kernel.cu`: convolution as matrix products, each block of threads one tile of the result."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from opbench.api import Unsupported
+from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div, kernel
+from opbench.cuda.views import backward_view, forward_view
+
+from .reference import Params
+
+SOURCE = Source.beside(__file__)
+
+BLOCKS = 264
+"""Blocks that keep a large GPU busy: two for each of an H200's 132 multiprocessors."""
+LEAST_SHARE = 256
+"""Positions a block of a weight gradient sums at least, lest its partial sums outweigh the work."""
+INDICES = 2**31
+"""Kernels number positions, and values within one image, by 32-bit integers."""
+
+Tile = tuple[int, int]
+"""Rows and columns of a block's matrix product."""
+
+
+@kernel
+def convolve(
+    p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, bias: torch.Size | None, y: torch.Size
+) -> Launch:
+    """[N, C, H, W], [O, C/g, kh, kw], [O] or none -> [N, O, Ho, Wo]."""
+    outputs, channels = weight[0] // p.groups, weight[1]
+    positions, depth = y[0] * y[2] * y[3], weight[1:].numel()
+    tile = _tile(outputs, positions, p.groups)
+    pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else 0
+    return SOURCE.launch(
+        _name("forward", dtype, *tile, _whole_vector(dtype, depth), pixels),
+        **_blocks(dtype, tile, _tiles(tile, outputs, positions) * p.groups, depth, y.numel()),
+        scalars=(*forward_view(*p.windows, x[2], x[3]), x[0], p.groups, channels, outputs),
+    )
+
+
+@kernel
+def convolve_back(p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.Size, gx: torch.Size) -> Launch:
+    """[N, O, Ho, Wo], [O, C/g, kh, kw] -> [N, C, H, W]."""
+    outputs, channels, residues = weight[0] // p.groups, weight[1], p.stride**2
+    positions = gx[0] * ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
+    tile = _tile(channels, positions, p.groups * residues)
+    filters, pixels = 0, 0
+    if _is_pointwise(p):
+        filters, pixels = _whole_vector(dtype, channels), _vector(dtype, gx[2] * gx[3])
+    # The blocks of all residues together go through the taps once.
+    depth = ceil_div(outputs * weight[2] * weight[3], residues)
+    every = p.stride // math.gcd(p.stride, p.dilation)
+    return SOURCE.launch(
+        _name("input_gradient", dtype, *tile, filters, pixels),
+        **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups * residues, depth, gx.numel()),
+        scalars=(
+            *backward_view(*p.windows, gx[2], gx[3]),
+            *(gx[0], p.groups, channels, outputs, gx[2], gx[3], weight[2], weight[3], p.stride, every),
+        ),
+    )
+
+
+@kernel
+def weigh(p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, partials: torch.Size) -> Launch:
+    """[N, O, Ho, Wo], [N, C, H, W] -> [splits, O, C/g, kh, kw], to be added up."""
+    splits, outputs, channels = partials[0], partials[1] // p.groups, partials[2]
+    positions, depth = go[0] * go[2] * go[3], partials[2:].numel()
+    tile = _weight_tile(outputs, depth)
+    pixels = _vector(dtype, go[2] * go[3]) if _is_pointwise(p) else 0
+    share = _share(positions, splits)
+    return SOURCE.launch(
+        _name("weight_gradient", dtype, *tile, pixels),
+        **_blocks(dtype, tile, _tiles(tile, outputs, depth) * p.groups * splits, share, partials[1:].numel()),
+        scalars=(*forward_view(*p.windows, x[2], x[3]), x[0], p.groups, channels, outputs, share),
+    )
+
+
+def splits(p: Params, weight: torch.Size, go: torch.Size) -> int:
+    """Into how many partial sums a weight gradient is best split: enough blocks, none with too little to do."""
+    outputs, depth = weight[0] // p.groups, weight[1:].numel()
+    positions = go[0] * go[2] * go[3]
+    blocks = _tiles(_weight_tile(outputs, depth), outputs, depth) * p.groups
+    asked = max(1, min(ceil_div(BLOCKS, blocks), positions // LEAST_SHARE))
+    return max(1, ceil_div(positions, max(1, _share(positions, asked))))
+
+
+def require_sizes(p: Params, x: torch.Size, weight: torch.Size, y: torch.Size) -> None:
+    """Raise Unsupported for what is too large to be numbered, or no convolution."""
+    vertical, horizontal = p.windows
+    if 0 in y[2:]:
+        raise Unsupported(f"a {vertical.span}x{horizontal.span} window does not fit the padded input")
+    given, wanted = tuple(weight), (weight[0], x[1] // p.groups, vertical.kernel, horizontal.kernel)
+    if given != wanted or weight[0] % p.groups or x[1] % p.groups:
+        raise Unsupported(f"a weight {list(given)} does not fit {x[1]} channels in {p.groups} groups and {p}")
+    sizes = {
+        "pixels of all images": x[0] * (x[2] + p.stride) * (x[3] + p.stride),
+        "outputs of all images": y[0] * y[2] * y[3],
+        "values of one image": max(x[1:].numel(), y[1:].numel()),
+        "weights": weight.numel(),
+    }
+    for what, size in sizes.items():
+        if size >= INDICES:
+            raise Unsupported(f"kernels number the {what} by 32-bit integers, and there are {size}")
+
+
+def _tile(rows: int, columns: int, products: int) -> Tile:
+    """A tile for so many matrix products: as large as leaves enough of them."""
+    for tile in ((128, 128), (64, 128)):
+        if rows > tile[0] // 2 and _tiles(tile, rows, columns) * products >= BLOCKS // 2:
+            return tile
+    return 64, 64
+
+
+def _weight_tile(outputs: int, depth: int) -> Tile:
+    return 128 if outputs > 64 else 64, 128 if depth > 64 else 64
+
+
+def _tiles(tile: Tile, rows: int, columns: int) -> int:
+    return ceil_div(rows, tile[0]) * ceil_div(columns, tile[1])
+
+
+def _share(positions: int, splits: int) -> int:
+    """Positions of each block, in whole steps of the tensor cores."""
+    return ceil_div(ceil_div(positions, splits), 32) * 32
+
+
+def _is_pointwise(p: Params) -> bool:
+    """Whether each output sees just its own pixel."""
+    return (p.height, p.width, p.stride) == (1, 1, 1) and p.windows[0].paddings == (0, 0)
+
+
+def _vector(dtype: torch.dtype, extent: int) -> int:
+    """The most values that divide an extent and fit a load of 16 bytes."""
+    return math.gcd(16 // dtype.itemsize, max(1, extent))
+
+
+def _whole_vector(dtype: torch.dtype, extent: int) -> int:
+    """Values of a load of 16 bytes where that divides the extent, else 1."""
+    most = 16 // dtype.itemsize
+    return most if extent % most == 0 else 1
+
+
+def _name(name: str, dtype: torch.dtype, *arguments: int) -> str:
+    return f"{name}<{', '.join([TYPE_NAMES[dtype], *map(str, arguments)])}>"
+
+
+def _blocks(dtype: torch.dtype, tile: Tile, blocks: int, depth: int, outputs: int) -> dict[str, Any]:
+    """Grid, block, shared memory and work of so many tiles of so many terms."""
+    if blocks >= INDICES:
+        raise Unsupported(f"{blocks} blocks exceed the grid's {INDICES - 1}")
+    step = 16 if dtype == torch.float32 else 32
+    terms = blocks * tile[0] * tile[1] * ceil_div(depth, step) * step
+    return {
+        "grid": (blocks,),
+        "block": (2 * tile[0],),
+        "shared_bytes": 160 * sum(tile),
+        "operations": Operations(
+            outputs=outputs,
+            multiply_adds=terms if dtype == torch.float32 else 0,
+            products=0 if dtype == torch.float32 else terms // (16 * 8 * 16),
+        ),
+    }
