@@ -89,7 +89,7 @@ class CudaStream:
 
 def look() -> Look:
     """Look at what else goes on: compilations of this process, and the state of the device."""
-    return Look(compiled=compiled_graphs(), state=nvml.readings(torch.cuda.current_device()))
+    return Look(compiled=compiled_graphs(), state=nvml.pace(torch.cuda.current_device()))
 
 
 def compiled_graphs() -> int:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opbench import units
@@ -150,15 +150,13 @@ def throttled(before: GpuState | None, after: GpuState | None) -> str | None:
 
 
 def readings(index: int = 0) -> GpuState | None:
-    """Read the state of a GPU by the index CUDA gives it, `CUDA_VISIBLE_DEVICES` respected; None where NVML cannot.
+    """Read the state of a GPU by the index CUDA gives it, `CUDA_VISIBLE_DEVICES` respected; None where NVML cannot."""
+    return _read(index, state_of)
 
-    Takes some ten milliseconds, nearly all of them to open NVML: `with driver():` around many readings makes each of
-    them quick.
-    """
-    with driver() as ask:
-        uuid = ask and _uuid(ask, index)
-        handle = ask("DeviceGetHandleByUUID", uuid) if ask and uuid else None
-        return state_of(ask, handle) if ask and handle is not None else None
+
+def pace(index: int = 0) -> GpuState | None:
+    """Read clocks and throttling only, as often as between the blocks of a measurement."""
+    return _read(index, pace_of)
 
 
 def noise(index: int = 0) -> str | None:
@@ -172,27 +170,34 @@ def driver_version() -> str | None:
         return ask("SystemGetDriverVersion") if ask else None
 
 
-def state_of(ask: Ask, handle: object) -> GpuState:
-    """Ask the driver everything about one GPU."""
-    utilisation = ask("DeviceGetUtilizationRates", handle)
+def pace_of(ask: Ask, handle: object) -> GpuState:
+    """Ask the driver how fast a GPU runs, and what slows it."""
     reasons = ask("DeviceGetCurrentClocksEventReasons", handle)
     if reasons is None:  # The name in drivers before 535.
         reasons = ask("DeviceGetCurrentClocksThrottleReasons", handle)
-    mig, persistence = ask("DeviceGetMigMode", handle), ask("DeviceGetPersistenceMode", handle)
     return GpuState(
         name=ask("DeviceGetName", handle) or "GPU",
         uuid=ask("DeviceGetUUID", handle) or "",
         taken_seconds=time.monotonic(),
         sm_clock_hz=_scaled(ask("DeviceGetClockInfo", handle, _SM_CLOCK), 1e6),
         memory_clock_hz=_scaled(ask("DeviceGetClockInfo", handle, _MEMORY_CLOCK), 1e6),
-        max_sm_clock_hz=_scaled(ask("DeviceGetMaxClockInfo", handle, _SM_CLOCK), 1e6),
-        max_memory_clock_hz=_scaled(ask("DeviceGetMaxClockInfo", handle, _MEMORY_CLOCK), 1e6),
         throttle_reasons=tuple(words for bit, words in _REASONS.items() if (reasons or 0) & bit),
         throttled_seconds={
             words: 1e-9 * status.violationTime
             for policy, words in _POLICIES.items()
             if (status := ask("DeviceGetViolationStatus", handle, policy)) is not None
         },
+    )
+
+
+def state_of(ask: Ask, handle: object) -> GpuState:
+    """Ask the driver everything about one GPU."""
+    utilisation = ask("DeviceGetUtilizationRates", handle)
+    mig, persistence = ask("DeviceGetMigMode", handle), ask("DeviceGetPersistenceMode", handle)
+    return replace(
+        pace_of(ask, handle),
+        max_sm_clock_hz=_scaled(ask("DeviceGetMaxClockInfo", handle, _SM_CLOCK), 1e6),
+        max_memory_clock_hz=_scaled(ask("DeviceGetMaxClockInfo", handle, _MEMORY_CLOCK), 1e6),
         power_watts=_scaled(ask("DeviceGetPowerUsage", handle), 1e-3),
         power_limit_watts=_scaled(ask("DeviceGetEnforcedPowerLimit", handle), 1e-3),
         energy_joules=_scaled(ask("DeviceGetTotalEnergyConsumption", handle), 1e-3),
@@ -211,7 +216,10 @@ def state_of(ask: Ask, handle: object) -> GpuState:
 
 @contextmanager
 def driver() -> Iterator[Ask | None]:
-    """Open NVML while the block runs; gives a way to ask it, or None where there is no NVML or no driver."""
+    """Open NVML while the block runs; gives a way to ask it, or None where there is no NVML or no driver.
+
+    Opening takes some ten milliseconds. A process that uses CUDA will not fork any more, so there it stays open.
+    """
     try:
         import pynvml
     except ImportError:
@@ -232,7 +240,8 @@ def driver() -> Iterator[Ask | None]:
     try:
         yield ask
     finally:
-        pynvml.nvmlShutdown()
+        if not _uses_cuda():
+            pynvml.nvmlShutdown()
 
 
 def handles(ask: Ask) -> list[Any]:
@@ -247,11 +256,22 @@ def visible_handles(ask: Ask) -> list[Any]:
     return [handle for handle in found if handle is not None]
 
 
+def _read(index: int, read: Callable[[Ask, object], GpuState]) -> GpuState | None:
+    with driver() as ask:
+        uuid = ask and _uuid(ask, index)
+        handle = ask("DeviceGetHandleByUUID", uuid) if ask and uuid else None
+        return read(ask, handle) if ask and handle is not None else None
+
+
+def _uses_cuda() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
 def _uuid(ask: Ask, index: int) -> str | None:
     # Once a process uses CUDA, that alone knows for sure which GPU it numbered how.
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+    if _uses_cuda():
+        return f"GPU-{sys.modules['torch'].cuda.get_device_properties(index).uuid}"
     visible = _visible(ask)
     return visible[index] if index < len(visible) else None
 

@@ -248,6 +248,22 @@ def test_a_process_that_uses_cuda_is_asked_which_gpu_is_which(fake: FakeNvml, mo
     found = readings(1)
     assert found is not None
     assert found.uuid == "GPU-one"
+    assert fake.open == 1, "opened once more by each reading if it were closed"
+
+
+def test_the_pace_is_what_tells_of_throttling_and_no_more(fake: FakeNvml) -> None:
+    whole, pace = readings(0), nvml.pace(0)
+    assert whole is not None
+    assert pace is not None
+    assert pace == GpuState(
+        name="NVIDIA H200",
+        uuid="GPU-one",
+        taken_seconds=pace.taken_seconds,
+        sm_clock_hz=1.98e9,
+        memory_clock_hz=3.201e9,
+        throttle_reasons=whole.throttle_reasons,
+        throttled_seconds=whole.throttled_seconds,
+    )
 
 
 def test_noise_is_what_is_wrong_with_the_gpu_now(fake: FakeNvml) -> None:
