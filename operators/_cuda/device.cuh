@@ -197,6 +197,19 @@ DEVICE float warp_max(float value) {
   return value;
 }
 
+// ---- e^x in two instructions: for x <= 0 an error of at most (2 + |x|) roundings; below 2^-126 it is zero
+
+DEVICE float exponential(float value) {
+  const float power = value * 1.4426950408889634f;
+#ifdef OPBENCH_ON_CPU
+  return exp2f(power);
+#else
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(power));
+  return result;
+#endif
+}
+
 // ---- shared memory as the matrix and copy instructions want it: 32-bit addresses, so that offsets fold into them
 
 #ifdef OPBENCH_ON_CPU
