@@ -166,15 +166,19 @@ struct Loader {
   }
 };
 
-// The sums of a tile, spread over the threads of a block.
+// The sums of a tile, spread over the threads of a block: each has RUNS runs of columns, RUN_STEP apart from
+// first_column on, in some rows; threads with the same columns are M / 8 row groups.
 template <typename T, int M, int N>
 struct Sums;
 
 // Each thread has 8 rows, in two runs of four, and N / 16 columns, in runs of four.
 template <int M, int N>
 struct Sums<float, M, N> {
-  static constexpr int RUN = 4, RUNS = N / 64;
+  static constexpr int RUN = 4, RUNS = N / 64, RUN_STEP = 64;
   float sums[8][RUNS][RUN];
+
+  DEVICE int first_column() { return threadIdx.x % 16 * 4; }
+  DEVICE int row_group() { return threadIdx.x / 16; }
 
   template <class A, class B>
   MEMBER void add_stage(const float* a, const float* b) {
@@ -204,19 +208,22 @@ struct Sums<float, M, N> {
 
   template <class F>
   MEMBER void each(F use) const {
-    const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
+    const int row = row_group() * 4, column = first_column();
 #pragma unroll
     for (int i = 0; i < 8; ++i)
 #pragma unroll
-      for (int run = 0; run < RUNS; ++run) use(row + i / 4 * (M / 2) + i % 4, column + run * 64, sums[i][run]);
+      for (int run = 0; run < RUNS; ++run) use(row + i / 4 * (M / 2) + i % 4, column + run * RUN_STEP, sums[i][run]);
   }
 };
 
 // Each warp has 64 rows and a quarter of the columns, as 16 x 8 tiles of tensor-core instructions.
 template <typename T, int M, int N>
 struct Sums {
-  static constexpr int RUN = 2, ROWS = 64 / 16, COLUMNS = N / 4 / 8, BYTES = sizeof(T);
+  static constexpr int RUN = 2, ROWS = 64 / 16, COLUMNS = N / 4 / 8, RUNS = COLUMNS, RUN_STEP = 8, BYTES = sizeof(T);
   float sums[ROWS][COLUMNS][4];
+
+  DEVICE int first_column() { return threadIdx.x / 32 % 4 * (N / 4) + threadIdx.x % 4 * 2; }
+  DEVICE int row_group() { return threadIdx.x / 128 * 8 + threadIdx.x % 32 / 4; }
 
   template <class A, class B>
   MEMBER void add_stage(const T* a, const T* b) {
@@ -253,14 +260,13 @@ struct Sums {
 
   template <class F>
   MEMBER void each(F use) const {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int row = warp / 4 * 64 + lane / 4, column = warp % 4 * (N / 4) + lane % 4 * 2;
+    const int row = threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4, column = first_column();
 #pragma unroll
     for (int i = 0; i < ROWS * 2; ++i)
 #pragma unroll
       for (int j = 0; j < COLUMNS; ++j) {
         const float run[RUN] = {sums[i / 2][j][i % 2 * 2], sums[i / 2][j][i % 2 * 2 + 1]};
-        use(row + i * 8, column + j * 8, run);
+        use(row + i * 8, column + j * RUN_STEP, run);
       }
   }
 
