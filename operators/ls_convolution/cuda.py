@@ -28,8 +28,6 @@ MAX_OFFSET = 2**31 - 1
 def aggregate(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, y: torch.Size) -> Launch:
     """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W]."""
     k, members = p.small_kernel_size, p.group_channels
-    if k not in UNROLLED:
-        return _plan(f"aggregate_any<{TYPE_NAMES[dtype]}, false>", p, x, weight, 1, x.numel(), k)
     pixels = _pixels(k, x[3])
     name = f"aggregate<{TYPE_NAMES[dtype]}, {k}, {pixels}, {math.gcd(members, 4)}>"
     return _plan(name, p, x, weight, pixels, x.numel())
@@ -59,27 +57,32 @@ def aggregate_backward(
 
 
 @kernel
+def aggregate_any(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, y: torch.Size) -> Launch:
+    """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W], for every k."""
+    return _plan_any("aggregate_any", p, dtype, x, weight)
+
+
+@kernel
 def input_gradient_any(
     p: Params, dtype: torch.dtype, gradient: torch.Size, weight: torch.Size, grad_x: torch.Size
 ) -> Launch:
-    """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W], for any k."""
-    name = f"aggregate_any<{TYPE_NAMES[dtype]}, true>"
-    return _plan(name, p, gradient, weight, 1, gradient.numel(), p.small_kernel_size)
+    """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W], for every k."""
+    return _plan_any("aggregate_any_input_gradient", p, dtype, gradient, weight)
 
 
 @kernel
 def weight_gradient_any(
     p: Params, dtype: torch.dtype, gradient: torch.Size, x: torch.Size, grad_weight: torch.Size
 ) -> Launch:
-    """[N, C, H, W], [N, C, H, W] -> [N, G, k, k, H, W], for any k."""
-    name = f"weight_gradient_any<{TYPE_NAMES[dtype]}>"
-    return _plan(name, p, gradient, grad_weight, 1, gradient.numel(), p.small_kernel_size)
+    """[N, C, H, W], [N, C, H, W] -> [N, G, k, k, H, W], for every k."""
+    return _plan_any("aggregate_any_weight_gradient", p, dtype, gradient, grad_weight)
 
 
 def forward(p: Params, x: Tensor, weight: Tensor) -> Tensor:
     """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W]."""
     y = torch.empty_like(x)
-    aggregate(p, x, weight, y)
+    run = aggregate if p.small_kernel_size in UNROLLED else aggregate_any
+    run(p, x, weight, y)
     return y
 
 
@@ -109,24 +112,50 @@ def _pixels(k: int, width: int) -> int:
     return next(pixels for pixels in (4, 2, 1) if width % pixels == 0 and (pixels == 1 or pixels * k * k <= MAX_TAPS))
 
 
-def _plan(name: str, p: Params, x: torch.Size, weight: torch.Size, pixels: int, outputs: int, *more: int) -> Launch:
+def _plan(name: str, p: Params, x: torch.Size, weight: torch.Size, pixels: int, outputs: int) -> Launch:
     """One thread for some neighbours in a row and a group; images along y, and along z what does not fit there."""
-    n, channels, height, width = x
-    groups, k = weight[1], p.small_kernel_size
-    for what, planes in (("x", channels), ("weight", groups * k * k)):
-        if planes * height * width > MAX_OFFSET:
-            raise Unsupported(
-                f"an image of {what} has {planes} planes of {height}x{width}, and kernels count its elements in 31 bits"
-            )
-    steps = (1, groups) if p.mapping == "interleaved" else (p.group_channels, 1)
+    _refuse_large(x, weight)
+    n, _, height, width = x
+    groups = weight[1]
     deep = ceil_div(n, MAX_GRID_Y)
     return SOURCE.launch(
         name,
         grid=(ceil_div(groups * height * (width // pixels), THREADS), ceil_div(n, max(deep, 1)), deep),
         block=(THREADS,),
-        scalars=(n, groups, p.group_channels, *steps, height, width, *more),
-        operations=Operations(outputs=outputs, multiply_adds=outputs * k * k),
+        scalars=(n, groups, p.group_channels, *_steps(p, groups), height, width),
+        operations=Operations(outputs=outputs, multiply_adds=outputs * p.small_kernel_size**2),
     )
+
+
+def _plan_any(name: str, p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) -> Launch:
+    """One thread for a pixel and a group."""
+    _refuse_large(x, weight)
+    n, _, height, width = x
+    groups, k = weight[1], p.small_kernel_size
+    blocks = ceil_div(height * width, THREADS)
+    channels = groups, p.group_channels, *_steps(p, groups)
+    stride = dilation = 1
+    return SOURCE.launch(
+        f"{name}<{TYPE_NAMES[dtype]}>",
+        grid=(n * groups * blocks,),
+        block=(THREADS,),
+        scalars=(*channels, height, width, height, width, k, stride, k // 2, dilation, blocks),
+        operations=Operations(outputs=x.numel(), multiply_adds=x.numel() * k * k),
+    )
+
+
+def _steps(p: Params, groups: int) -> tuple[int, int]:
+    """Planes between the first channels of two groups, and between two channels of one."""
+    return (1, groups) if p.mapping == "interleaved" else (p.group_channels, 1)
+
+
+def _refuse_large(x: torch.Size, weight: torch.Size) -> None:
+    planes = {"x": x[1], "weight": weight[1] * weight[2] * weight[3]}
+    for name, count in planes.items():
+        if count * x[2] * x[3] > MAX_OFFSET:
+            raise Unsupported(
+                f"an image of {name} has {count} planes of {x[2]}x{x[3]}, and kernels count its elements in 31 bits"
+            )
 
 
 CUDA = CudaCore(

@@ -43,13 +43,7 @@ BUGS = {
         SMALL,
     ),
     "the mappings are swapped": ("cuda.py", 'p.mapping == "inter', 'p.mapping != "inter', Params(), SMALL),
-    "of any size: the tap of the other end": ("kernel.cu", "k * k - 1 - tap", "tap", *NINE),
-    "of any size: windows wrap around": (
-        "kernel.cu",
-        "        if (!has_column(at.column, b - k / 2, width)) continue;\n",
-        "",
-        *NINE,
-    ),
+    "kernels of any size look beside": ("cuda.py", "stride, k // 2,", "stride, k // 2 - 1,", *NINE),
 }
 
 
@@ -72,6 +66,19 @@ def test_rows_read_beyond_the_image_are_seen(mutant: Callable[..., Any]) -> None
     assert mutant("ls_convolution", "rows.cuh", old, new).failures(Params(), Nchw(1, 8, 2, 4), sanitize=True)
 
 
+@pytest.mark.parametrize("size", [3, 9])
+def test_one_gradient_alone_is_the_same(size: int) -> None:
+    params, gradient = Params(small_kernel_size=size, group_channels=2), torch.randn(1, 4, 3, 6)
+    tensors = torch.randn(1, 4, 3, 6), torch.randn(1, 2, size, size, 3, 6)
+    with on_cpu():
+        both = cuda.backward(params, (True, True), gradient, *tensors)
+        first, nothing = cuda.backward(params, (True, False), gradient, *tensors)
+        none, second = cuda.backward(params, (False, True), gradient, *tensors)
+    assert nothing is none is None
+    assert first is not None and second is not None
+    torch.testing.assert_close([first, second], both, rtol=0, atol=0)
+
+
 def plan(x: Nchw, params: Params | None = None, dtype: torch.dtype = torch.float32) -> Launch:
     params = params or Params()
     k, groups = params.small_kernel_size, params.groups(x.channels)
@@ -86,7 +93,6 @@ def test_a_new_image_size_compiles_nothing_new() -> None:
     assert {plan(shape).kernel for shape in shapes} == {"aggregate<float, 3, 4, 4>"}
     assert plan(Nchw(32, 256, 14, 14)).kernel == "aggregate<float, 3, 2, 4>"
     assert plan(Nchw(32, 384, 7, 7)).kernel == plan(Nchw(1, 8, 31, 31)).kernel == "aggregate<float, 3, 1, 4>"
-    assert plan(Nchw(1, 4, 9, 9), Params(small_kernel_size=9, group_channels=4)).kernel == "aggregate_any<float, false>"
 
 
 def test_a_grid_holds_every_segment_once() -> None:
