@@ -12,6 +12,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import re
 import resource
 import select
 import signal
@@ -210,17 +211,17 @@ def _settle(parent: int, mask: Collection[int], output: IO[bytes], memory_bytes:
         Path("/proc/self/oom_score_adj").write_text("1000")
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, _LARGEST_FILE_BYTES)
-    mapped, _, _, _, _, data, *_ = (int(pages) * resource.getpagesize() for pages in _statm())
     if cuda:
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # As NVML numbers them.
-        _limit(resource.RLIMIT_DATA, data + memory_bytes)
+        _limit(resource.RLIMIT_DATA, _held_bytes("VmData") + memory_bytes)
     else:
-        _limit(resource.RLIMIT_AS, mapped + memory_bytes)
+        _limit(resource.RLIMIT_AS, _held_bytes("VmSize") + memory_bytes)
 
 
-def _statm() -> list[str]:
-    """Pages of this process: mapped, resident, shared, of code, 0, of private writable memory, 0."""
-    return Path("/proc/self/statm").read_text().split()
+def _held_bytes(quantity: str) -> int:
+    """What the kernel says of this process: 'VmSize' is all it has mapped, 'VmData' its private writable memory."""
+    found = re.search(rf"^{quantity}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
 
 
 def _limit(kind: int, value: int) -> None:
