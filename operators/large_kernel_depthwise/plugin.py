@@ -8,8 +8,9 @@ from torch import Tensor
 
 from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Window, Work
 
+from .cuda import CUDA
 from .layer import LargeKernelDepthwise
-from .reference import Params, large_kernel_depthwise, native
+from .reference import Params, channels_last, large_kernel_depthwise, native
 
 
 def inputs(p: Params, shape: Nchw, make: Maker) -> Mapping[str, Tensor]:
@@ -44,7 +45,19 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=LargeKernelDepthwise,
     cost=cost,
-    implementations={"native": Implementation(core=native, summary="torch.nn.functional.conv2d")},
+    implementations={
+        "native": Implementation(core=native, summary="torch.nn.functional.conv2d"),
+        "channels_last": Implementation(
+            core=channels_last,
+            summary="torch.nn.functional.conv2d on channels_last memory; copying x into it counts, the output stays in it",
+        ),
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: banded matrix products on tensor cores in 16 bits, register blocks in float32",
+        ),
+    },
     samples=(
         Sample(Params(kernel_size=7), 6),
         Sample(Params(kernel_size=5, stride=2, dilation=2, bias=False), 4),
