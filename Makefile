@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test check format clean
+.PHONY: help quickstart test check format gpu-check clean
 
 help: ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.installed ## Install, measure all eight operators at one shape, show the table (about two minutes)
 	$(BIN)/opbench run suites/quickstart.yaml
@@ -18,6 +18,15 @@ check: $(VENV)/.installed-dev ## Lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Not in .venv: torch for CUDA and CuPy are what the machine has. Of pytest's plugins it needs none.
+GPU_TESTS := tests/gpu tests/measure/test_cuda_stream.py tests/measure/test_memory.py tests/test_environment.py \
+	tests/test_isolation.py tests/test_readiness.py tests/test_session.py
+
+gpu-check: ## On a machine with a GPU: its tests, then suites/kernels.yaml into reports/<device>
+	$(PYTHON) -m pytest -c tests/gpu/pytest.ini --rootdir=. --confcutdir=. -m gpu -q -rs $(GPU_TESTS)
+	$(PYTHON) -m opbench run suites/kernels.yaml \
+		--out reports/$$($(PYTHON) -c "import torch; print(torch.cuda.get_device_name().lower().replace(' ', '-'))")/kernels
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .

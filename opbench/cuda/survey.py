@@ -52,8 +52,17 @@ class Row:
         return None if self.instructions_per_output is None else self.instructions_per_output / ISSUED_PER_CYCLE
 
 
-def survey(name: str, operator: Operator, core: CudaCore, architecture: str) -> Iterator[Row]:
+def survey(
+    name: str, operator: Operator, core: CudaCore, architecture: str, *, disassemble: bool = True
+) -> Iterator[Row]:
     """Compile all kernels of a core for one architecture and tell about each.
+
+    Args:
+        name: the operator's.
+        operator: whose samples are looked at beside the core's own cases and layers.
+        core: whose kernels they are.
+        architecture: 'sm_90' or its like.
+        disassemble: read the machine code as well, where a disassembler is installed.
 
     Raises:
         CompileError: one does not compile.
@@ -65,7 +74,7 @@ def survey(name: str, operator: Operator, core: CudaCore, architecture: str) -> 
     for source, by_kernel in by_source.items():
         cubin = nvrtc.compile_kernels(source, tuple(sorted(by_kernel)), architecture)
         resources = read_log(cubin.log)
-        code = _code(cubin.image)
+        code = _code(cubin.image) if disassemble else {}
         for kernel, launched in sorted(by_kernel.items()):
             symbol = cubin.names[kernel]
             yield _row(name, kernel, architecture, launched, resources[symbol], code.get(symbol))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,17 @@ def test_what_is_kept_is_made_once_and_appears_whole(tmp_path: Path, monkeypatch
     with pytest.raises(RuntimeError, match="interrupted"):
         cache.kept("kind", "other", ".txt", fail)
     assert [file.name for file in (tmp_path / "kind").iterdir()] == [first.name]
+
+
+def test_kernels_need_none_of_the_packages_that_a_gpu_machine_may_lack() -> None:
+    script = """
+import sys
+from opbench.cuda import proof
+from opbench import catching, check
+from opbench.registry import Registry
+for name in Registry.discover().names:
+    Registry.discover().load(name)
+print(*sorted({"pydantic", "fvcore", "pandas", "scipy", "cupy", "yaml", "rich"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

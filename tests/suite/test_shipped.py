@@ -21,7 +21,7 @@ from opbench.suite import Suite, load, schema
 from opbench.suite.document import read
 
 SUITES = Path(__file__).parents[2] / "suites"
-NAMES = ["channels", "equal_shape", "kernel_size", "published_layers", "quickstart", "resolution"]
+NAMES = ["channels", "equal_shape", "kernel_size", "kernels", "published_layers", "quickstart", "resolution"]
 OPERATORS = [
     "convolution",
     "drconv",

@@ -1,0 +1,127 @@
+"""Every CUDA implementation, without a GPU: right on the CPU from the source that ships, compiled for every device.
+
+The shipped operators, those of installed packages, the example, and whatever OPBENCH_OPERATORS names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opbench.api import Maker, Operator
+from opbench.cases import Dtype
+from opbench.cuda import on_cpu, proof, survey
+from opbench.cuda.core import CudaCore
+from opbench.cuda.nvrtc import ARCHITECTURES
+from opbench.registry import Registry
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ELSEWHERE = [Path(path) for path in os.environ.get("OPBENCH_OPERATORS", "").split(os.pathsep) if path]
+REGISTRY = Registry.discover([EXAMPLES, *ELSEWHERE])
+
+SPILLS: dict[tuple[str, str], str] = {}
+"""(kernel, architecture) of instantiations that may spill, and why."""
+
+
+def cores() -> Iterator[tuple[str, str, CudaCore]]:
+    for name in REGISTRY.names:
+        for implementation, item in REGISTRY.load(name).implementations.items():
+            if isinstance(item.core, CudaCore):
+                yield name, implementation, item.core
+
+
+CORES = list(cores())
+each_core = pytest.mark.parametrize(
+    ("name", "implementation", "core"), CORES, ids=[f"{name}-{implementation}" for name, implementation, _ in CORES]
+)
+SHIPPED = set(Registry.discover().names)
+
+
+def test_every_shipped_operator_has_kernels() -> None:
+    assert {name for name, implementation, _ in CORES if implementation == "cuda"} >= SHIPPED
+
+
+@each_core
+@pytest.mark.parametrize("dtype", proof.KERNEL_DTYPES)
+def test_agrees_with_the_float64_reference_on_the_cpu(
+    name: str, implementation: str, core: CudaCore, dtype: Dtype
+) -> None:
+    found = proof.prove(REGISTRY, name, implementation, dtype)
+    assert found.passed, [f"{row.comparison} {row.case} {row.kernel}" for row in found.failures] or found.summary
+    # A refusal must be a deliberate one, not the common answer.
+    assert len(found.skipped) <= len({row.case for row in found.rows}) / 4, found.skipped
+
+
+@each_core
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_for_every_architecture_and_spills_nothing(
+    name: str, implementation: str, core: CudaCore, architecture: str
+) -> None:
+    rows = list(survey.survey(name, REGISTRY.load(name), core, architecture, disassemble=False))
+    assert rows
+    # The oldest device has the least of everything; kernels must compile for it, and need not be at their best.
+    if architecture != "sm_75":
+        spilling = {row.kernel: row.spill_bytes for row in rows if row.spill_bytes}
+        assert {kernel for kernel in spilling if (kernel, architecture) not in SPILLS} == set(), spilling
+        assert [row.kernel for row in rows if not row.occupancy] == [], "a block asks for more than a device has"
+
+
+@each_core
+def test_another_image_size_or_batch_compiles_nothing(name: str, implementation: str, core: CudaCore) -> None:
+    operator = REGISTRY.load(name)
+    for params, shape in core.layers:
+        larger = shape._replace(batch=shape.batch * 3, height=shape.height * 2, width=shape.width * 2)
+        for dtype in (torch.float32, torch.float16):
+            kernels = {item.launch.kernel for item in survey.launches_of(operator, core, params, shape, dtype)}
+            again = {
+                item.launch.kernel
+                for item in survey.launches_of(operator, core, params, shape._replace(batch=1), dtype)
+            }
+            assert kernels
+            assert again == kernels
+            # Larger maps may take another path; that path must not depend on how much larger they are.
+            twice = [
+                {item.launch.kernel for item in survey.launches_of(operator, core, params, size, dtype)}
+                for size in (larger, larger._replace(height=larger.height * 2))
+            ]
+            assert twice[0] == twice[1]
+
+
+@each_core
+def test_passes_the_checks_of_torch_library(name: str, implementation: str, core: CudaCore) -> None:
+    operator = REGISTRY.load(name)
+    params, shape = core.cases[0] if core.cases else (operator.samples[0].params, None)
+    shape = shape or operator_shape(operator)
+    make = Maker(generator=torch.Generator().manual_seed(0))
+    tensors = [tensor.requires_grad_() for tensor in operator.inputs(params, shape, make).values()]
+    words = "{" + ", ".join(f"{field!r}: {getattr(params, field)!r}" for field in core.names) + "}"
+    with on_cpu():
+        checked = torch.library.opcheck(core.op, (words, tensors))
+    assert set(checked.values()) == {"SUCCESS"}
+
+
+@each_core
+def test_torch_compile_takes_it_in_one_graph(name: str, implementation: str, core: CudaCore) -> None:
+    operator = REGISTRY.load(name)
+    params, shape = core.cases[0]
+    make = Maker(generator=torch.Generator().manual_seed(0))
+    tensors = [tensor.requires_grad_() for tensor in operator.inputs(params, shape, make).values()]
+    compiled: Any = torch.compile(core, backend="aot_eager", fullgraph=True, dynamic=False)
+    with on_cpu():
+        y, expected = compiled(params, *tensors), core(params, *tensors)
+        assert torch.equal(y, expected)
+        pairs = [torch.autograd.grad(out.sum(), tensors, allow_unused=True) for out in (y, expected)]
+    for one, other in zip(*pairs, strict=True):
+        assert one is not None
+        assert torch.equal(one, other)
+
+
+def operator_shape(operator: Operator) -> Any:
+    from opbench.catching import sample_cases
+
+    return next(iter(sample_cases(operator))).shape
