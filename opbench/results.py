@@ -132,7 +132,7 @@ class Measured:
     worst_error: float | None = None
     """Largest share of its error budget that any checked quantity used; 1 would be the whole budget."""
     flags: tuple[str, ...] = ()
-    """Reservations: 'unstable', 'noisy', 'nondeterministic', 'imprecise', 'throttled', 'host-bound'."""
+    """Reservations: 'unstable', 'imprecise', 'noisy', 'nondeterministic', 'throttled', 'unheld', 'host-bound'."""
     status: Literal["measured"] = "measured"
 
 

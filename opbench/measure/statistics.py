@@ -32,7 +32,7 @@ SHORTEST_STALL_SECONDS = 0.02
 BUSY = 0.9
 """Least share of the wall time that a process which only computes spends on a processor."""
 
-Flag = Literal["unstable", "imprecise", "noisy", "throttled", "host-bound"]
+Flag = Literal["unstable", "imprecise", "noisy", "throttled", "unheld", "host-bound"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +163,8 @@ def flags(timings: Sequence[Timing], precision: float) -> tuple[Flag, ...]:
       account of waiting tasks is asked too;
     - 'throttled': a process on a GPU dropped more samples than it kept because the clock was lowered, or gave up
       dropping them;
-    - 'host-bound': launching a call took the host longer than the device took to run it, or could not be told apart
-      from that because the call waits for the device.
+    - 'unheld': the stream of a process on a GPU could not be held, so its times may include what the host takes;
+    - 'host-bound': launching a call took the host longer than the device took to run it.
     """
     runs = [(timing.policy, sampling) for timing in timings for sampling in timing.processes]
     capped = [sampling.seconds for _, sampling in runs if sampling.stopped != "precise"]
@@ -173,7 +173,8 @@ def flags(timings: Sequence[Timing], precision: float) -> tuple[Flag, ...]:
         "imprecise": any(half_width(seconds) > precision for seconds in capped),
         "noisy": any(policy.device == "cpu" and _is_disturbed(sampling) for policy, sampling in runs),
         "throttled": any(_is_throttled(sampling) for _, sampling in runs),
-        "host-bound": any(is_host_bound(sampling) for _, sampling in runs),
+        "unheld": any("not held" in sampling.despite for _, sampling in runs),
+        "host-bound": any(_is_host_bound(sampling) for _, sampling in runs),
     }
     return tuple(flag for flag, raised in found.items() if raised)
 
@@ -184,10 +185,7 @@ def middle_of(streams: Sequence[Sequence[float]]) -> float | None:
     return float(np.median(medians)) if medians else None
 
 
-def is_host_bound(sampling: Sampling) -> bool:
-    """Whether a caller who launches call after call on a GPU waits for the host."""
-    if "not held" in sampling.despite:
-        return True
+def _is_host_bound(sampling: Sampling) -> bool:
     host = middle_of([sampling.host_seconds])
     return host is not None and host > float(np.median(_positive(sampling.seconds)))
 

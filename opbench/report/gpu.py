@@ -13,7 +13,7 @@ from opbench.report.rows import Row
 from opbench.results import Timing
 
 _DESPITE = {
-    "not held": "the stream could not be held, so the latency includes what the host takes",
+    "not held": "the stream could not be held, so the latency may include what the host takes",
     "throttled": "the clock stayed lowered",
     "compiled": "every block compiled something",
 }

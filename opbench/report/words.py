@@ -20,8 +20,8 @@ FLAGS = {
     "imprecise": "sampling ended at its limit, before the interval was as narrow as asked",
     "nondeterministic": "two identical calls gave different bits",
     "throttled": "the GPU lowered its clock again and again; the times may be too long",
-    "host-bound": "launching a call takes the host longer than the GPU takes to run it, or the call waits for the GPU; "
-    "a caller waits longer than the latency, as long as the notes on the GPU's times say",
+    "unheld": "the call waits for the GPU or overfills its queue; the times may include what the host takes",
+    "host-bound": "launching a call takes the host longer than the GPU takes to run it, so a caller waits for the host",
 }
 """What the reservations of a measured record mean."""
 

@@ -253,10 +253,8 @@ def test_host_bound_is_a_host_that_launches_slower_than_the_gpu_runs() -> None:
     assert flags([timing(fast, fast, policy=ON_GPU)], 0.01) == ()
 
 
-def test_host_bound_is_a_call_that_waits_for_the_gpu() -> None:
-    assert flags([timing(replace(sampling(*steady(1.0)), despite=("not held",)), policy=ON_GPU)], 0.01) == (
-        "host-bound",
-    )
+def test_unheld_is_a_stream_that_could_not_be_held() -> None:
+    assert flags([timing(replace(sampling(*steady(1.0)), despite=("not held",)), policy=ON_GPU)], 0.01) == ("unheld",)
 
 
 def test_throttled_is_more_dropped_than_kept_or_no_longer_dropped() -> None:

@@ -293,7 +293,7 @@ def gpu() -> Run:
             "involution",
             Measured(
                 timings=(on_gpu(9e-4, despite=("not held",), note="not timed as a graph: it waits"),),
-                flags=("host-bound",),
+                flags=("unheld",),
             ),
             counts=counts(154140672, 3296),
         ),
