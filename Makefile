@@ -24,7 +24,7 @@ GPU_TESTS := tests/gpu tests/measure/test_cuda_stream.py tests/measure/test_memo
 	tests/test_isolation.py tests/test_readiness.py tests/test_session.py
 
 gpu-check: ## On a machine with a GPU: its tests, then suites/kernels.yaml into reports/<device>
-	$(PYTHON) -m pytest -c tests/gpu/pytest.ini --rootdir=. --confcutdir=. -m gpu -q -rs $(GPU_TESTS)
+	$(PYTHON) -m pytest -c tests/gpu/plain.ini --rootdir=. --confcutdir=. -m gpu -q -rs $(GPU_TESTS)
 	$(PYTHON) -m opbench run suites/kernels.yaml \
 		--out reports/$$($(PYTHON) -c "import torch; print(torch.cuda.get_device_name().lower().replace(' ', '-'))")/kernels
 
