@@ -123,7 +123,7 @@ def _doubts(row: Row) -> str:
 
 
 def _forward_peak(row: Row) -> _Finding | None:
-    memory = row.memory("tracker") or row.memory("allocator")
+    memory = row.memory("allocator") or row.memory("tracker")
     return None if memory is None else _exact(row, memory.forward_peak_bytes, units.bytes_(memory.forward_peak_bytes))
 
 

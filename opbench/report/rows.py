@@ -9,8 +9,11 @@ from opbench.measure.statistics import Estimate, Ratio, estimate, ratio
 from opbench.report.words import outcome_in_words
 from opbench.results import Measured, Memory, Policy, Record, Timing
 
-SOURCES = {"tracker": "tensor tracker", "allocator": "GPU allocator", "high_water": "process's high-water mark"}
-"""Where memory is read from, the most exact first, and its name for readers."""
+SOURCES = {"allocator": "GPU allocator", "tracker": "tensor tracker", "high_water": "process's high-water mark"}
+"""Where memory is read from, the best first, and its name for readers.
+
+The allocator is exact and also sees scratch space inside operations; the tracker is exact; the high-water mark is not.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ Every row has every key; None where there is no value. Among the keys:
 - on a GPU, `call_seconds_median`: what a caller waits who launches on an idle device, `host_seconds_median`: what
   launching takes the host; `voided_samples` of which `voided_causes` tells why, `sm_clock_hz`, and `timing_notes`;
 - `forward_peak_bytes_tracker`, `saved_bytes_tracker`, `backward_peak_bytes_tracker`, and the same of
-  `high_water` and `allocator`.
+  `high_water` and `allocator`; of the allocator's peaks also what was asked for, `forward_requested_bytes_allocator`
+  and `backward_requested_bytes_allocator`.
 """
 
 from __future__ import annotations
@@ -130,13 +131,15 @@ def _timing(timing: Timing | None) -> dict[str, Value]:
 
 
 def _memory(row: Row) -> dict[str, Value]:
+    common = (
+        *("inputs_bytes", "parameters_bytes", "output_bytes"),
+        *("forward_peak_bytes", "saved_bytes", "backward_peak_bytes", "repeatable"),
+    )
+    rounding = {"allocator": ("forward_requested_bytes", "backward_requested_bytes")}
     return {
         f"{name}_{source}": _of(row.memory(source), name)
         for source in SOURCES
-        for name in (
-            *("inputs_bytes", "parameters_bytes", "output_bytes"),
-            *("forward_peak_bytes", "saved_bytes", "backward_peak_bytes", "repeatable"),
-        )
+        for name in (*common, *rounding.get(source, ()))
     }
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 
 from opbench import report
 from opbench.environment import Gpu
 from opbench.measure.ceilings import Ceiling, Ceilings
 from opbench.report.device import ceiling_lines, gpu_words
 from opbench.results import Measured
-from tests.report.made_up import record, run, timing
+from tests.report.made_up import memory, record, run, timing
 
 FOUND = Ceilings(
     device="cuda",
@@ -81,6 +83,23 @@ def test_a_gpu_is_one_line() -> None:
     )
     silent = Gpu(name="GPU", uuid="", memory_bytes=1 << 30)
     assert gpu_words(silent) == "GPU, 1.00 GiB, SM unknown MHz, memory unknown MHz"
+
+
+def test_on_a_gpu_the_allocator_s_word_counts_and_the_raw_numbers_have_both_of_its_peaks() -> None:
+    tracker = memory(12)[0]
+    allocator = dataclasses.replace(
+        tracker, source="allocator", forward_peak_bytes=20 << 20, forward_requested_bytes=18 << 20
+    )
+    made = run(record("box_blur", Measured(memory=(tracker, allocator))))
+    view = report.view([made])
+    assert "20.0 MiB" in report.markdown(view)
+    assert "12.0 MiB" not in report.markdown(view)
+    (row,) = csv.DictReader(io.StringIO(report.csv_text(view)))
+    assert int(row["forward_peak_bytes_allocator"]) == 20 << 20
+    assert int(row["forward_requested_bytes_allocator"]) == 18 << 20
+    assert int(row["forward_peak_bytes_tracker"]) == 12 << 20
+    assert row["backward_requested_bytes_allocator"] == ""
+    assert "forward_requested_bytes_tracker" not in row
 
 
 def test_a_report_shows_the_ceilings_of_its_run_and_only_those() -> None:
