@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opbench.api import Cost, Macs, Maker, Nchw, Operator, Sample, Work
+from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
+from .cuda import CUDA
 from .layer import DRConv
 from .reference import Params, drconv
 
@@ -63,6 +64,14 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=DRConv,
     cost=cost,
+    implementations={
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: pixels gathered by region, the filters of no other region read",
+        )
+    },
     surrogate_gradients=("guide",),
     samples=(
         Sample(Params(), 4),

@@ -1,0 +1,67 @@
+"""How launches of the tile engine in `gemm.cuh` are planned: tiles, vectors, and what a block of threads needs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from opbench.cuda.kernels import TYPE_NAMES
+from opbench.cuda.plan import Operations
+from opbench.errors import Unsupported
+
+INDICES = 2**31
+"""Kernels number values within one image, and blocks, by 32-bit integers."""
+
+Tile = tuple[int, int]
+"""Rows and columns of a block's matrix product."""
+
+
+def count(tile: Tile, rows: int, columns: int) -> int:
+    """Tiles that cover a matrix."""
+    return -(-rows // tile[0]) * -(-columns // tile[1])
+
+
+def vector(dtype: torch.dtype, extent: int) -> int:
+    """The most values that divide an extent and fit a load of 16 bytes."""
+    return math.gcd(16 // dtype.itemsize, max(1, extent))
+
+
+def whole_vector(dtype: torch.dtype, extent: int) -> int:
+    """Values of a load of 16 bytes where that divides the extent, else 1."""
+    most = 16 // dtype.itemsize
+    return most if extent % most == 0 else 1
+
+
+def name(kernel: str, dtype: torch.dtype, *arguments: int | bool) -> str:
+    """A kernel's name with its dtype and other template arguments."""
+    return f"{kernel}<{', '.join([TYPE_NAMES[dtype], *(str(argument).lower() for argument in arguments)])}>"
+
+
+def blocks(dtype: torch.dtype, tile: Tile, number: int, depth: int, outputs: int) -> dict[str, Any]:
+    """Grid, block, shared memory and work of so many blocks, each of which sums so many terms.
+
+    Raises:
+        Unsupported: a grid cannot have so many.
+    """
+    require(blocks=number)
+    step = 16 if dtype == torch.float32 else 32
+    terms = number * tile[0] * tile[1] * -(-depth // step) * step
+    return {
+        "grid": (number,),
+        "block": (2 * tile[0],),
+        "shared_bytes": 160 * sum(tile),
+        "operations": Operations(
+            outputs=outputs,
+            multiply_adds=terms if dtype == torch.float32 else 0,
+            products=0 if dtype == torch.float32 else terms // (16 * 8 * 16),
+        ),
+    }
+
+
+def require(**sizes: int) -> None:
+    """Raise Unsupported for what is too large to be numbered; spaces are written as underscores."""
+    for what, size in sizes.items():
+        if size >= INDICES:
+            raise Unsupported(f"kernels number the {what.replace('_', ' ')} by 32-bit integers, and there are {size}")

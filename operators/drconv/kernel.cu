@@ -1,0 +1,344 @@
+// DRConv as matrix products. A tile's columns are pixels of one region, so a block reads the filters of that region
+// alone and multiplies nothing in vain; windows are gathered while loading and never written out.
+#include "regions.cuh"
+#include "windows.cuh"
+
+struct Geometry {
+  View view;  // of the outputs into the input, but for the input's gradient
+  int groups, channels, outputs, regions;  // channels and outputs of a group
+};
+
+// The block's place: consecutive blocks have the same pixels, which cost more to load than filters.
+struct Tile {
+  int row, column, group, rest;
+
+  DEVICE Tile at(int block, int rows, int columns, int groups) {
+    const int columns_at = block / rows, groups_at = columns_at / columns, rest = groups_at / groups;
+    return {block - columns_at * rows, columns_at - groups_at * columns, groups_at - rest * groups, rest};
+  }
+};
+
+// An operand over images, restricted to listed positions of one image: the tile's lines, or k.
+template <class Operand>
+struct Listed : Operand {
+  const int* list;
+  int count;
+
+  MEMBER typename Operand::Line line(int i) const {
+    if constexpr (Operand::ALONG_K)
+      return Operand::line(i);
+    else
+      return Operand::line(position(i));
+  }
+  MEMBER typename Operand::Depth depth(int k) const {
+    if constexpr (Operand::ALONG_K)
+      return Operand::depth(position(k));
+    else
+      return Operand::depth(k);
+  }
+
+ private:
+  // Beyond the list, a position that is beyond the image.
+  MEMBER int position(int i) const { return i < count ? list[i] : Operand::positions; }
+};
+
+// The filters of one region and one image.
+template <typename T>
+DEVICE const T* filters_of(const void* filters, const Geometry& at, int image, int region, int group) {
+  const long long size = static_cast<long long>(at.outputs) * at.channels * at.view.taps.by;
+  return static_cast<const T*>(filters) + ((static_cast<long long>(image) * at.regions + region) * at.groups + group) * size;
+}
+
+// A group's planes of one image.
+template <typename T>
+DEVICE const T* planes_of(const void* images, int image, int groups, int group, int channels, int plane) {
+  return static_cast<const T*>(images) + (static_cast<long long>(image) * groups + group) * channels * plane;
+}
+
+struct Forward {
+  const void* x;        // [N, G * channels, H, W]
+  const void* filters;  // [N, regions, G * outputs, channels, k, k]
+  const int* places;
+  void* y;              // [N, G * outputs, Ho, Wo]
+  Geometry at;
+  int shares;  // of an image, at most
+};
+
+// Rows are outputs, columns pixels of one region, k taps. FILTERS values of a filter are loaded at once. POINTWISE: the
+// only tap sees just its own position.
+template <typename T, int M, int N, int FILTERS, bool POINTWISE>
+__global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, shared);
+  const Geometry& at = p.at;
+  const int pixels = at.view.positions.by, plane = at.view.height * at.view.width, depth = at.channels * at.view.taps.by;
+  const Tile tile = Tile::at(blockIdx.x, (at.outputs + M - 1) / M, p.shares, at.groups);
+  const int row = tile.row * M;
+  const Share share =
+      share_of<N>(Regions::of_image(p.places, tile.rest, pixels, at.regions), tile.column, at.regions);
+  if (share.count == 0) return;
+  const T* weight = filters_of<T>(p.filters, at, tile.rest, share.region, tile.group) + row * depth;
+  const Matrix<T, FILTERS, true> filters{weight, at.outputs - row, depth, depth};
+  const T* x = planes_of<T>(p.x, tile.rest, at.groups, tile.group, at.channels, plane);
+  Block product;
+  product.clear();
+  if constexpr (POINTWISE) {
+    typedef Planes<T, 1, false> Pixels;
+    product.add(filters, Listed<Pixels>{{at.view.positions, x, 0, pixels, at.channels, 0}, share.pixels, share.count},
+                0, depth, shared);
+  } else {
+    typedef Windows<T, false> Pixels;
+    product.add(filters, Listed<Pixels>{{at.view, x, 0, pixels, depth, 0}, share.pixels, share.count}, 0, depth,
+                shared);
+  }
+  T* y = static_cast<T*>(p.y) + (static_cast<long long>(tile.rest) * at.groups + tile.group) * at.outputs * pixels;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i >= at.outputs) return;
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e)
+      if (j + e < share.count) y[(row + i) * pixels + share.pixels[j + e]] = from_float<T>(sums[e]);
+  });
+}
+
+struct PointwiseInputGradient {
+  const void* gradient;  // [N, G * outputs, H, W]
+  const void* filters;   // [N, regions, G * outputs, channels]
+  const int* places;
+  void* result;          // [N, G * channels, H, W]
+  Geometry at;
+  int shares;
+};
+
+// The same backwards where each output sees just its own position: rows are channels, k outputs.
+template <typename T, int M, int N, int FILTERS>
+__global__ void __launch_bounds__(2 * M, 256 / M) pointwise_input_gradient(const PointwiseInputGradient p) {
+  typedef Product<T, M, N> Block;
+  typedef Planes<T, 1, false> Pixels;
+  SHARED_MEMORY(T, shared);
+  const Geometry& at = p.at;
+  const int pixels = at.view.positions.by;
+  const Tile tile = Tile::at(blockIdx.x, (at.channels + M - 1) / M, p.shares, at.groups);
+  const int row = tile.row * M;
+  const Share share =
+      share_of<N>(Regions::of_image(p.places, tile.rest, pixels, at.regions), tile.column, at.regions);
+  if (share.count == 0) return;
+  const T* weight = filters_of<T>(p.filters, at, tile.rest, share.region, tile.group) + row;
+  const T* gradient = planes_of<T>(p.gradient, tile.rest, at.groups, tile.group, at.outputs, pixels);
+  Block product;
+  product.clear();
+  product.add(Matrix<T, FILTERS, false>{weight, at.channels - row, at.outputs, at.channels},
+              Listed<Pixels>{{at.view.positions, gradient, 0, pixels, at.outputs, 0}, share.pixels, share.count}, 0,
+              at.outputs, shared);
+  T* result =
+      static_cast<T*>(p.result) + (static_cast<long long>(tile.rest) * at.groups + tile.group) * at.channels * pixels;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i >= at.channels) return;
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e)
+      if (j + e < share.count) result[(row + i) * pixels + share.pixels[j + e]] = from_float<T>(sums[e]);
+  });
+}
+
+// What positions see through one tap, as far as the pixel seen belongs to one region; lines are positions.
+template <typename T>
+struct PixelsOfRegion : Windows<T, false> {
+  const int* of_pixel;
+  int region;
+
+  MEMBER Corner<T> line(int i) const {
+    const Corner<T> corner = Windows<T, false>::line(i);
+    return region_at(corner) == region ? corner : Corner<T>{Windows<T, false>::images, OUTSIDE, OUTSIDE};
+  }
+  // The region of the pixel seen, -1 outside the image.
+  MEMBER int region_at(const Corner<T>& corner) const {
+    const View& view = Windows<T, false>::view;
+    const bool inside = static_cast<unsigned>(corner.row) < static_cast<unsigned>(view.height) &&
+                        static_cast<unsigned>(corner.column) < static_cast<unsigned>(view.width);
+    return inside ? of_pixel[corner.row * view.width + corner.column] : -1;
+  }
+};
+
+// One tap of filters [outputs, channels, taps]: lines are channels, k outputs.
+template <typename T>
+struct FiltersOfTap {
+  static constexpr bool ALONG_K = false, COPIED = false;
+  static constexpr int VECTOR = 1;
+  typedef int Line;   // offset, -1 beyond the channels
+  typedef int Depth;  // offset, -1 beyond the outputs
+
+  const T* filters;
+  int outputs, channels, taps;
+  int first;  // channel of the tile's first line
+
+  MEMBER Line line(int i) const { return first + i < channels ? (first + i) * taps : -1; }
+  MEMBER Depth depth(int k) const { return k < outputs ? k * channels * taps : -1; }
+  MEMBER Vector<T, 1> load(Line line, Depth depth) const {
+    return (line | depth) >= 0 ? load_vector<T, 1>(filters + line + depth) : zero_vector<T, 1>();
+  }
+};
+
+struct InputGradient {
+  const void* gradient;  // [N, G * outputs, Ho, Wo]
+  const void* filters;   // [N, regions, G * outputs, channels, k, k]
+  const int* places;
+  void* result;          // [N, G * channels, H, W]
+  Geometry at;           // its view: of every stride-th pixel of the input into the outputs
+  int height, width, stride, every, images;
+};
+
+// Rows are channels, columns pixels of one residue modulo the stride in each direction, which the same taps reach. For
+// each such tap, and each region that a pixel of the tile is seen from through it, k goes over the outputs; the pixels
+// that another region's filters reach count as zero.
+template <typename T, int M, int N>
+__global__ void __launch_bounds__(2 * M, 256 / M) input_gradient(const InputGradient p) {
+  typedef Product<T, M, N> Block;
+  static_assert(N <= Block::THREADS, "a thread looks at one column");
+  SHARED_MEMORY(T, shared);
+  const Geometry& at = p.at;
+  const int positions = at.view.positions.by, pixels = at.view.height * at.view.width;
+  const Tile tile = Tile::at(blockIdx.x, (at.channels + M - 1) / M, (positions + N - 1) / N, at.groups);
+  const int image = tile.rest % p.images, residue = tile.rest / p.images;
+  const int residue_y = residue / p.stride, residue_x = residue - residue_y * p.stride;
+  const int row = tile.row * M, column = tile.column * N, kernel = at.view.taps_across.by, taps = at.view.taps.by;
+  const Reach rows = reach(residue_y, kernel, p.stride, at.view.top, at.view.down, p.every);
+  const Reach columns = reach(residue_x, kernel, p.stride, at.view.left, at.view.across, p.every);
+  const int* of_pixel = Regions::of_image(p.places, image, pixels, at.regions).of_pixel;
+  const T* gradient = planes_of<T>(p.gradient, image, at.groups, tile.group, at.outputs, pixels);
+  View view = at.view;
+  view.taps = view.taps_across = Divisor::of(1);
+  Block product;
+  product.clear();
+  for (int i = 0; i < rows.taps * columns.taps; ++i) {
+    const int a = i / columns.taps, b = i - a * columns.taps;
+    view.top = rows.from + a * rows.step, view.left = columns.from + b * columns.step;
+    const int tap = (rows.first + a * p.every) * kernel + columns.first + b * p.every;
+    PixelsOfRegion<T> seen{{view, gradient, 0, positions, at.outputs, column}, of_pixel, 0};
+    const int own = threadIdx.x < N ? seen.region_at(seen.corner(column + threadIdx.x)) : -1;
+    for (seen.region = 0; seen.region < at.regions; ++seen.region) {
+      if (!__syncthreads_or(own == seen.region)) continue;
+      const T* weight = filters_of<T>(p.filters, at, image, seen.region, tile.group) + tap;
+      product.add(FiltersOfTap<T>{weight, at.outputs, at.channels, taps, row}, seen, 0, at.outputs, shared);
+    }
+  }
+  const int plane = p.height * p.width;
+  T* result = static_cast<T*>(p.result) + (static_cast<long long>(image) * at.groups + tile.group) * at.channels * plane;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i >= at.channels) return;
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e) {
+      const int position = column + j + e, y = at.view.columns.quotient(position);
+      const int h = residue_y + y * p.stride, w = residue_x + (position - y * at.view.columns.by) * p.stride;
+      if (position < positions && h < p.height && w < p.width)
+        result[(row + i) * plane + h * p.width + w] = from_float<T>(sums[e]);
+    }
+  });
+}
+
+struct FilterGradient {
+  const void* gradient;  // [N, G * outputs, Ho, Wo]
+  const void* x;         // [N, G * channels, H, W]
+  const int* places;
+  void* result;          // [N, regions, G * outputs, channels, k, k]
+  Geometry at;
+};
+
+// Rows are outputs, columns taps, k the pixels of one region of one image; regions without pixels become zeros.
+template <typename T, int M, int N, bool POINTWISE>
+__global__ void __launch_bounds__(2 * M, 256 / M) filter_gradient(const FilterGradient p) {
+  typedef Product<T, M, N> Block;
+  typedef Planes<T, 1, true> Gradients;
+  SHARED_MEMORY(T, shared);
+  const Geometry& at = p.at;
+  const int pixels = at.view.positions.by, plane = at.view.height * at.view.width, depth = at.channels * at.view.taps.by;
+  const Tile tile = Tile::at(blockIdx.x, (at.outputs + M - 1) / M, (depth + N - 1) / N, at.groups);
+  const int image = tile.rest / at.regions, region = tile.rest - image * at.regions;
+  const int row = tile.row * M, column = tile.column * N;
+  const Regions regions = Regions::of_image(p.places, image, pixels, at.regions);
+  const int* list = regions.by_region + regions.begins[region];
+  const int count = regions.begins[region + 1] - regions.begins[region];
+  const T* gradient = planes_of<T>(p.gradient, image, at.groups, tile.group, at.outputs, pixels);
+  const T* x = planes_of<T>(p.x, image, at.groups, tile.group, at.channels, plane);
+  const Listed<Gradients> gradients{{at.view.positions, gradient, 0, pixels, at.outputs, row}, list, count};
+  Block product;
+  product.clear();
+  if constexpr (POINTWISE) {
+    typedef Planes<T, 1, true> Pixels;
+    product.add(gradients, Listed<Pixels>{{at.view.positions, x, 0, pixels, at.channels, column}, list, count}, 0,
+                count, shared);
+  } else {
+    typedef Windows<T, true> Pixels;
+    product.add(gradients, Listed<Pixels>{{at.view, x, 0, pixels, depth, column}, list, count}, 0, count, shared);
+  }
+  T* result = static_cast<T*>(p.result) + (filters_of<T>(p.result, at, image, region, tile.group) -
+                                           static_cast<const T*>(p.result));
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i >= at.outputs || column + j >= depth) return;
+    T* run = result + (row + i) * depth + column + j;
+    if (depth % Block::RUN == 0) {
+      store_floats<T, Block::RUN>(run, sums);
+    } else {
+#pragma unroll
+      for (int e = 0; e < Block::RUN; ++e)
+        if (column + j + e < depth) run[e] = from_float<T>(sums[e]);
+    }
+  });
+}
+
+struct Responses {
+  const void* gradient;  // [N, G * outputs, Ho, Wo]
+  const void* x;         // [N, G * channels, H, W]
+  const void* filters;   // [N, regions, G * outputs, channels, k, k]
+  float* shares;         // [N, regions, Ho, Wo]
+  Geometry at;
+};
+
+// Rows are outputs, columns pixels whatever their region, k taps: the response of one region to every pixel, at once
+// multiplied by the output's gradient and summed over the outputs, tile after tile. POSITIONS neighbouring pixels are
+// loaded at once where the only tap sees just its own position; else windows are gathered.
+template <typename T, int M, int N, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(2 * M, 256 / M) responses(const Responses p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, shared);
+  const Geometry& at = p.at;
+  const int pixels = at.view.positions.by, plane = at.view.height * at.view.width, depth = at.channels * at.view.taps.by;
+  const int columns = (pixels + N - 1) / N, stack = blockIdx.x / columns, column = (blockIdx.x - stack * columns) * N;
+  const int image = stack / at.regions, region = stack - image * at.regions;
+  float dots[Block::RUNS][Block::RUN] = {};
+  for (int group = 0; group < at.groups; ++group) {
+    const T* weight = filters_of<T>(p.filters, at, image, region, group);
+    const T* x = planes_of<T>(p.x, image, at.groups, group, at.channels, plane);
+    const T* gradient = planes_of<T>(p.gradient, image, at.groups, group, at.outputs, pixels);
+    for (int row = 0; row < at.outputs; row += M) {
+      const Matrix<T, FILTERS, true> filters{weight + row * depth, at.outputs - row, depth, depth};
+      Block product;
+      product.clear();
+      if constexpr (POSITIONS > 0)
+        product.add(filters, Planes<T, POSITIONS, false>{at.view.positions, x, 0, pixels, at.channels, column}, 0,
+                    depth, shared);
+      else
+        product.add(filters, Windows<T, false>{at.view, x, 0, pixels, depth, column}, 0, depth, shared);
+      product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+        if (row + i >= at.outputs) return;
+        const T* run = gradient + (row + i) * pixels + column + j;
+        const int number = (j - Block::first_column()) / Block::RUN_STEP;
+#pragma unroll
+        for (int e = 0; e < Block::RUN; ++e)
+          if (column + j + e < pixels) dots[number][e] = fmaf(sums[e], to_float(run[e]), dots[number][e]);
+      });
+    }
+  }
+  // Each group of rows has a sum of its own for every column; they are added in order.
+  float* sums = reinterpret_cast<float*>(shared);
+  __syncthreads();
+#pragma unroll
+  for (int run = 0; run < Block::RUNS; ++run)
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e)
+      sums[Block::row_group() * N + Block::first_column() + run * Block::RUN_STEP + e] = dots[run][e];
+  __syncthreads();
+  if (threadIdx.x < N && column + threadIdx.x < pixels) {
+    float sum = 0;
+    for (int rows = 0; rows < M / 8; ++rows) sum += sums[rows * N + threadIdx.x];
+    p.shares[static_cast<long long>(stack) * pixels + column + threadIdx.x] = sum;
+  }
+}
