@@ -1,4 +1,4 @@
-"""Involution by our kernels: which is launched when, and over what grid."""
+"""Involution by our kernels: which is launched when."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 
 from opbench.api import Macs, Nchw, Unsupported, Work
-from opbench.cuda import TYPE_NAMES, CudaCore, Launch, Operations, Source, ceil_div, kernel
+from opbench.cuda import CudaCore, Launch, kernel
 
+from . import banded, general
 from .reference import Params
 
-SOURCE = Source.beside(__file__)
-
-THREADS = 128
 MAX_OFFSET = 2**31 - 1
 
 
 @kernel
 def aggregate(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, y: torch.Size) -> Launch:
     """[N, C, H, W], [N, G, k, k, Ho, Wo] -> [N, C, Ho, Wo]."""
-    return _any("aggregate_any", p, dtype, x, weight, weight[4] * weight[5], y.numel())
+    _require_offsets(p, x, weight)
+    if banded.covers(p, dtype):
+        return banded.forward(p, dtype, x, weight)
+    return general.forward(p, dtype, x, weight)
 
 
 @kernel
@@ -29,7 +30,10 @@ def input_gradient(
     p: Params, dtype: torch.dtype, gradient: torch.Size, weight: torch.Size, grad_x: torch.Size
 ) -> Launch:
     """[N, C, Ho, Wo], [N, G, k, k, Ho, Wo] -> [N, C, H, W]."""
-    return _any("aggregate_any_input_gradient", p, dtype, grad_x, weight, grad_x[2] * grad_x[3], grad_x.numel())
+    _require_offsets(p, grad_x, weight)
+    if banded.covers(p, dtype):
+        return banded.input_gradient(p, dtype, grad_x, weight)
+    return general.input_gradient(p, dtype, grad_x, weight)
 
 
 @kernel
@@ -37,8 +41,10 @@ def weight_gradient(
     p: Params, dtype: torch.dtype, gradient: torch.Size, x: torch.Size, grad_weight: torch.Size
 ) -> Launch:
     """[N, C, Ho, Wo], [N, C, H, W] -> [N, G, k, k, Ho, Wo]."""
-    pixels = grad_weight[4] * grad_weight[5]
-    return _any("aggregate_any_weight_gradient", p, dtype, x, grad_weight, pixels, gradient.numel())
+    _require_offsets(p, x, grad_weight)
+    if banded.covers(p, dtype):
+        return banded.weight_gradient(p, dtype, x, grad_weight)
+    return general.weight_gradient(p, dtype, x, grad_weight)
 
 
 def forward(p: Params, x: Tensor, weight: Tensor) -> Tensor:
@@ -64,27 +70,6 @@ def work(p: Params, x: torch.Size, weight: torch.Size) -> Work:
     return Work.bilinear(x[0] * x[1] * Macs.of_windows(p.window, p.window, x[2], x[3]))
 
 
-def _any(
-    name: str, p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, pixels: int, outputs: int
-) -> Launch:
-    """One thread for each pixel of each group."""
-    n, channels, height, width = x
-    groups, k, out_height, out_width = weight[1], p.kernel_size, weight[4], weight[5]
-    _require_offsets(p, x, weight)
-    blocks = ceil_div(pixels, THREADS)
-    members = channels // groups
-    return SOURCE.launch(
-        f"{name}<{TYPE_NAMES[dtype]}>",
-        grid=(n * groups * blocks,),
-        block=(THREADS,),
-        scalars=(
-            *(groups, members, members, 1, height, width, out_height, out_width),
-            *(k, p.stride, p.window.padding, p.dilation, blocks),
-        ),
-        operations=Operations(outputs=outputs, multiply_adds=n * channels * k * k * pixels),
-    )
-
-
 def _require_offsets(p: Params, x: torch.Size, weight: torch.Size) -> None:
     for what, planes, plane in (("x", p.group_channels, x[2:]), ("weight", p.kernel_size**2, weight[4:])):
         if planes * plane[0] * plane[1] > MAX_OFFSET:
@@ -100,7 +85,20 @@ CUDA = CudaCore(
     forward=forward,
     backward=backward,
     work=work,
-    cases=((Params(kernel_size=3, group_channels=9), Nchw(1, 18, 5, 6)),),
+    cases=(
+        (Params(kernel_size=3, group_channels=9), Nchw(1, 18, 5, 6)),
+        (Params(), Nchw(1, 32, 9, 56)),
+        (Params(), Nchw(1, 16, 9, 28)),
+        (Params(), Nchw(1, 32, 14, 14)),
+        (Params(), Nchw(2, 16, 7, 7)),
+        (Params(stride=2), Nchw(1, 16, 9, 64)),
+        (Params(stride=2), Nchw(1, 16, 14, 14)),
+        (Params(kernel_size=3), Nchw(1, 16, 4, 112)),
+        (Params(kernel_size=3), Nchw(1, 16, 3, 60)),
+        (Params(kernel_size=3, stride=2), Nchw(1, 16, 5, 16)),
+        (Params(kernel_size=5), Nchw(1, 16, 5, 16)),
+        (Params(kernel_size=9, stride=2), Nchw(1, 16, 5, 33)),
+    ),
     layers=(
         (Params(), Nchw(32, 64, 56, 56)),
         (Params(), Nchw(32, 128, 28, 28)),

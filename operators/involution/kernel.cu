@@ -1,2 +1,0 @@
-// Involution by our kernels. Which of them runs is decided in cuda.py.
-#include "aggregation.cuh"
