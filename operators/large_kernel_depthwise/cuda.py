@@ -10,6 +10,7 @@ from torch import Tensor
 from opbench.api import Macs, Nchw, Unsupported, Work
 from opbench.cuda import TYPE_NAMES, CudaCore, Launch, Operations, Source, ceil_div, kernel
 
+from . import banded
 from .reference import Params
 
 SOURCE = Source.beside(__file__)
@@ -25,18 +26,22 @@ BLOCKS = 132 * 8
 @kernel
 def convolve(
     p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, bias: torch.Size | None, y: torch.Size
-) -> Launch:
+) -> Launch | None:
     """[N, C, H, W], [C, 1, k, k], [C] -> [N, C, Ho, Wo]."""
     _require_offsets(x, y)
+    if banded.covers(p, dtype):
+        return banded.convolve(p, dtype, x, turned=False)
     return _gather("convolve", p, dtype, x, y, outputs=y)
 
 
 @kernel
 def input_gradient(
     p: Params, dtype: torch.dtype, gradient: torch.Size, weight: torch.Size, bias: None, grad_x: torch.Size
-) -> Launch:
+) -> Launch | None:
     """[N, C, Ho, Wo], [C, 1, k, k] -> [N, C, H, W]."""
     _require_offsets(grad_x, gradient)
+    if banded.covers(p, dtype):
+        return banded.convolve(p, dtype, gradient, turned=True)
     return _gather("convolve_back", p, dtype, grad_x, gradient, outputs=grad_x)
 
 
@@ -139,7 +144,21 @@ CUDA = CudaCore(
     forward=forward,
     backward=backward,
     work=work,
-    cases=((Params(kernel_size=3, dilation=2, stride=3), Nchw(1, 3, 5, 7)),),
+    cases=(
+        (Params(kernel_size=3, dilation=2, stride=3), Nchw(1, 3, 5, 7)),
+        # Whole and partial steps of eight columns; one, two and four of them; every width of access.
+        (Params(kernel_size=3), Nchw(2, 2, 5, 8)),
+        (Params(kernel_size=17), Nchw(3, 2, 7, 7)),
+        (Params(kernel_size=7), Nchw(5, 2, 14, 14)),
+        (Params(kernel_size=13, bias=False), Nchw(2, 1, 9, 28)),
+        # More columns and more rows than a block has.
+        (Params(kernel_size=7), Nchw(1, 1, 35, 64)),
+        (Params(kernel_size=5), Nchw(1, 1, 17, 56)),
+        # Kernels larger than the image: five, seven and nine bands.
+        (Params(kernel_size=31), Nchw(2, 1, 16, 16)),
+        (Params(kernel_size=41, bias=False), Nchw(1, 1, 6, 9)),
+        (Params(kernel_size=51), Nchw(1, 2, 14, 12)),
+    ),
     layers=(
         (Params(kernel_size=31), Nchw(32, 128, 56, 56)),
         (Params(kernel_size=29), Nchw(32, 256, 28, 28)),

@@ -49,7 +49,7 @@ OPERATOR = Operator(
         "native": Implementation(core=native, summary="torch.nn.functional.conv2d"),
         "channels_last": Implementation(
             core=channels_last,
-            summary="torch.nn.functional.conv2d on channels_last memory; copying x into it counts, the output stays in it",
+            summary="torch.nn.functional.conv2d on channels_last memory: copying x there counts, the output stays",
         ),
         "cuda": Implementation(
             core=CUDA,

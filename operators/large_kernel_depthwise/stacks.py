@@ -1,0 +1,96 @@
+"""How the planes of a channel are shared out among blocks: images stacked one below the other, or rows of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from opbench.cuda import ceil_div
+
+BLOCKS = 132 * 4
+"""Blocks that keep a large device busy; with fewer, smaller ones are better."""
+LEAST_ROWS = 32
+"""Stacked rows that are not cut further: images of 7 or 14 rows would waste parts of strips."""
+SHARED_BYTES = 64 << 10
+"""Shared memory that a block has on every device."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What one block holds: `rows` rows of one channel in each of `images` images, and the rows that their taps see."""
+
+    batch: int
+    channels: int
+    height: int
+    column_tiles: int
+    kernel: int
+    images: int
+    rows: int
+
+    @property
+    def held(self) -> int:
+        """Rows of an image that the taps of a block's rows see."""
+        return min(self.height, self.rows + self.kernel - 1)
+
+    @property
+    def row_tiles(self) -> int:
+        """Blocks below each other in an image."""
+        return ceil_div(self.height, self.rows)
+
+    @property
+    def strips(self) -> int:
+        """Groups of 16 stacked rows: what a tensor-core product takes at a time."""
+        return ceil_div(self.images * self.rows, 16)
+
+    @property
+    def groups(self) -> int:
+        """Blocks that follow each other in the batch."""
+        return ceil_div(self.batch, self.images)
+
+    @property
+    def units(self) -> int:
+        """Blocks of one channel."""
+        return self.groups * self.row_tiles * self.column_tiles
+
+    @property
+    def tap_rows(self) -> int:
+        """Rows of taps that see the image, summed over the blocks below each other."""
+        padding = self.kernel // 2
+        tops = range(0, self.height, self.rows)
+        return sum(
+            min(self.kernel, padding + self.height - top)
+            - max(0, padding - (top + min(self.rows, self.height - top) - 1))
+            for top in tops
+        )
+
+
+def stack_of(
+    batch: int,
+    channels: int,
+    height: int,
+    column_tiles: int,
+    kernel: int,
+    shared_bytes: Callable[[Stack], int],
+    *,
+    most_rows: int = 128,
+    fewest_blocks: int = BLOCKS,
+) -> Stack:
+    """Choose the largest stack that leaves enough blocks, fits shared memory and fills its last strip well."""
+    images = max(
+        range(1, max(1, min(batch, most_rows // height)) + 1), key=lambda count: (_filled(count * height), count)
+    )
+    tiles = ceil_div(height, most_rows)
+    rows = height if tiles == 1 else 16 * ceil_div(ceil_div(height, tiles), 16)
+    stack = Stack(batch, channels, height, column_tiles, kernel, images, rows)
+    while stack.units * channels < fewest_blocks or shared_bytes(stack) > SHARED_BYTES:
+        if stack.images > 1 and stack.images * stack.rows > LEAST_ROWS:
+            stack = replace(stack, images=ceil_div(stack.images, 2))
+        elif stack.images == 1 and stack.rows > 16:
+            stack = replace(stack, rows=16 * ceil_div(stack.rows, 32))
+        else:
+            break
+    return stack
+
+
+def _filled(rows: int) -> float:
+    return rows / (16 * ceil_div(rows, 16))
