@@ -15,6 +15,8 @@ from opbench.measure import nvml
 
 OLDEST_CAPABILITY = (7, 5)
 
+_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg")
+"""Of the driver on Linux, and on Windows' Linux."""
 _CUPY = r"cupy(-cuda\d+x|-rocm.*)?"
 _PIP = f"{Path(sys.executable).name} -m pip"
 
@@ -52,12 +54,11 @@ def obstacles(facts: Facts) -> list[str]:
     """List what keeps torch from computing on a GPU, the most fundamental first."""
     found = []
     newest = facts.driver_cuda or (13, 0)
-    if facts.driver is None and "nvidia-ml-py" not in facts.distributions and facts.has_device_files:
-        found.append(f"the driver cannot be asked without nvidia-ml-py; run: {_PIP} install nvidia-ml-py")
+    if not facts.has_device_files and facts.driver is None:
+        found.append("there is no NVIDIA driver; install one from nvidia.com/drivers")
     elif facts.driver is None:
-        silent = "the NVIDIA driver does not answer; see what nvidia-smi says, and restart the machine"
-        absent = "there is no NVIDIA driver; install one from nvidia.com/drivers"
-        found.append(silent if facts.has_device_files else absent)
+        if "nvidia-ml-py" in facts.distributions:  # Without it nobody has asked.
+            found.append("the NVIDIA driver does not answer; see what nvidia-smi says, and restart the machine")
     elif facts.hidden is not None:
         found.append(f"CUDA_VISIBLE_DEVICES={facts.hidden!r} hides every GPU; run: unset CUDA_VISIBLE_DEVICES")
     elif not facts.gpus:
@@ -137,7 +138,7 @@ def gather() -> Facts:
         distributions=distributions(),
         driver=driver,
         driver_cuda=None if newest is None else (newest // 1000, newest % 1000 // 10),
-        has_device_files=Path("/dev/nvidiactl").exists(),
+        has_device_files=any(Path(name).exists() for name in _DEVICE_FILES),
         gpus=capabilities if visible else {},
         hidden=os.environ.get("CUDA_VISIBLE_DEVICES") if all_gpus and not visible else None,
         has_nvrtc=find_library("nvrtc") is not None or "CUDA_PATH" in os.environ,

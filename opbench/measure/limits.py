@@ -139,7 +139,7 @@ def products(capability: tuple[int, int]) -> list[tuple[str, torch.dtype, str]]:
 
 def _warm_up(call: Call, wait: Call = lambda: None) -> None:
     deadline = time.perf_counter() + WARM_UP_SECONDS
-    for _ in iter(lambda: time.perf_counter() < deadline, False):
+    while time.perf_counter() < deadline:
         call()
         wait()
 
