@@ -109,7 +109,6 @@ def capture(command: Iterable[str] = (), ceilings: Iterable[Ceilings] = ()) -> E
     refuse_two_cupys(installed)
     import torch
 
-    driver, gpus = _gpus()
     return Environment(
         captured=datetime.now(UTC).isoformat(timespec="seconds"),
         host=platform.node(),
@@ -128,8 +127,8 @@ def capture(command: Iterable[str] = (), ceilings: Iterable[Ceilings] = ()) -> E
         load=os.getloadavg()[0],
         pressure=machine.cpu_pressure(),
         noise=machine.noise(),
-        driver=driver,
-        gpus=gpus,
+        driver=nvml.driver_version(),
+        gpus=_gpus(),
         versions={name: installed[name] for name in _DISTRIBUTIONS if name in installed}
         | {"cuda": str(torch.version.cuda)},
         settings={
@@ -152,11 +151,9 @@ def refuse_two_cupys(distributions: Iterable[str]) -> None:
         raise MachineError(readiness.two_cupys(builds))
 
 
-def _gpus() -> tuple[str | None, tuple[Gpu, ...]]:
+def _gpus() -> tuple[Gpu, ...]:
     with nvml.driver() as ask:
-        if ask is None:
-            return None, ()
-        return ask("SystemGetDriverVersion"), tuple(gpu_of(ask, handle) for handle in nvml.handles(ask))
+        return tuple(gpu_of(ask, handle) for handle in nvml.handles(ask)) if ask else ()
 
 
 def gpu_of(ask: nvml.Ask, handle: object) -> Gpu:

@@ -100,7 +100,7 @@ def fold(values: Sequence[float], step: float = 0.0) -> Ceiling:
 
 
 def identity(device: str, threads: int = 1) -> dict[str, str]:
-    """Say what ceilings depend on, without touching the device."""
+    """Say what ceilings depend on. Initialises CUDA where nothing else knows the GPU: for child processes only."""
     import torch
 
     software = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "protocol": str(PROTOCOL)}
@@ -110,10 +110,13 @@ def identity(device: str, threads: int = 1) -> dict[str, str]:
         return {"device": name, "capability": capability, "host": platform.node(), **software}
     state = nvml.readings()
     if state is None:
-        return {"device": "GPU", "host": platform.node(), **software}
-    limit = "unknown" if state.power_limit_watts is None else f"{state.power_limit_watts:.0f} W"
+        properties = torch.cuda.get_device_properties()
+        name, uuid, watts = properties.name, f"GPU-{properties.uuid}", None
+    else:
+        name, uuid, watts = state.name, state.uuid, state.power_limit_watts
+    limit = "unknown" if watts is None else f"{watts:.0f} W"
     driver = nvml.driver_version() or "unknown"
-    return {"device": state.name, "uuid": state.uuid, "driver": driver, "power limit": limit, **software}
+    return {"device": name, "uuid": uuid, "driver": driver, "power limit": limit, **software}
 
 
 def file_name(identity: Mapping[str, str]) -> str:

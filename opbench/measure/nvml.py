@@ -7,17 +7,20 @@ no driver, no GPU or no `pynvml`: what is not known is None.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from opbench import units
 from opbench.measure.machine import ALLOW
 from opbench.measure.visible import visible_uuids
 
+KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 BUSY = 0.05
 """Least utilisation of a GPU that somebody uses."""
 HEADROOM_CELSIUS = 3.0
@@ -164,10 +167,16 @@ def noise(index: int = 0) -> str | None:
     return judge(readings(index))
 
 
-def driver_version() -> str | None:
-    """'580.65.06'; None where there is no driver, or no `pynvml` to ask it."""
+def driver_version(kernel_module: Path = KERNEL_MODULE) -> str | None:
+    """'580.65.06', by NVML or else by the kernel; None where there is no driver."""
     with driver() as ask:
-        return ask("SystemGetDriverVersion") if ask else None
+        if ask and (version := ask("SystemGetDriverVersion")):
+            return str(version)
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", kernel_module.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def pace_of(ask: Ask, handle: object) -> GpuState:

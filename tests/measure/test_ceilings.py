@@ -146,7 +146,12 @@ def test_they_depend_on_what_changes_them(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(nvml, "driver_version", lambda: "580.65.06")
     gpu = identity("cuda")
     named = {"device": "GPU X", "uuid": "GPU-1", "driver": "580.65.06", "power limit": "700 W"}
-    assert gpu == {**named, "torch": torch.__version__, "cuda": str(torch.version.cuda), "protocol": "1"}
+    software = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "protocol": "1"}
+    assert gpu == {**named, **software}
+    monkeypatch.setattr(nvml, "readings", lambda: None)
+    properties = types.SimpleNamespace(name="GPU X", uuid="1")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: properties)
+    assert identity("cuda") == {**named, "power limit": "unknown", **software}
 
 
 def test_a_processor_s_ceilings_are_measured(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

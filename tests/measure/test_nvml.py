@@ -7,6 +7,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,13 +288,30 @@ def test_without_a_driver_nothing_is_known(fake: FakeNvml, monkeypatch: pytest.M
     monkeypatch.setattr(fake, "nvmlInit", refuse)
     assert readings() is None
     assert nvml.noise() is None
-    assert nvml.driver_version() is None
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:20:51 UTC 2025\n", "580.65.06"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build\n", "550.54.14"),
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  560.35  Fri Aug 16\nGCC version:  gcc 13.2.0\n", "560.35"),
+        ("", None),
+    ],
+)
+def test_without_nvml_the_kernel_knows_its_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, version: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    (tmp_path / "version").write_text(said)
+    assert nvml.driver_version(tmp_path / "version") == version
+    assert nvml.driver_version(tmp_path / "absent") is None
 
 
 def test_without_the_binding_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert readings() is None
-    assert nvml.driver_version() is None
+    assert nvml.pace() is None
 
 
 @pytest.mark.gpu
