@@ -42,7 +42,7 @@ def lease(device: str, *, shared: bool) -> Iterator[bool]:
     """
     with locked(Path(tempfile.gettempdir()) / f"opbench-{os.getuid()}-{device}.lock") as alone:
         if not alone and not shared:
-            kind = device.partition("-")[0].upper()
+            kind = "CPU" if device == "cpu" else "GPU"
             raise MachineError(
                 f"another opbench run is measuring on this machine's {kind}; wait for it to end, "
                 "or, to measure all the same, with the results flagged, pass --allow-noisy"

@@ -60,6 +60,17 @@ def test_a_device_has_one_lease_and_devices_have_their_own(tmp_path: Path) -> No
         assert "another opbench run is measuring on this machine's CPU" in refused.reason
 
 
+def test_each_gpu_has_a_lease_of_its_own() -> None:
+    def second(device: str) -> bool:
+        with lease(device, shared=False) as alone:
+            return alone
+
+    with lease("cuda-GPU-1", shared=False):
+        assert isolation.run(second, "cuda-GPU-2", timeout_seconds=60).value is True
+        refused = isolation.run(second, "cuda-GPU-1", timeout_seconds=60)
+        assert "another opbench run is measuring on this machine's GPU; wait" in refused.reason
+
+
 def test_a_refused_lease_is_the_machine_s_fault(tmp_path: Path) -> None:
     def refused() -> int:
         try:
