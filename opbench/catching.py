@@ -12,6 +12,7 @@ from torch import Tensor
 from opbench.api import Maker, Operator
 from opbench.cases import Nchw
 
+CPU = torch.device("cpu")
 Layout = Literal["contiguous", "channels_last", "sliced"]
 
 _EXTENTS = ((2, 9, 6), (1, 7, 5), (2, 4, 11), (1, 2, 3), (0, 7, 5))
@@ -40,9 +41,11 @@ def sample_cases(operator: Operator) -> Iterator[CatchingCase]:
             yield CatchingCase(sample.params, shapes[0], layout)
 
 
-def inputs_of(operator: Operator, case: CatchingCase, dtype: torch.dtype) -> dict[str, Tensor]:
+def inputs_of(
+    operator: Operator, case: CatchingCase, dtype: torch.dtype, device: torch.device = CPU
+) -> dict[str, Tensor]:
     """Make the core's tensors in the case's layout, always the same values."""
-    make = Maker(dtype, generator=torch.Generator().manual_seed(0))
+    make = Maker(dtype, device, torch.Generator().manual_seed(0))
     tensors = operator.inputs(case.params, case.shape, make)
     return {name: laid_out(tensor, case.layout) for name, tensor in tensors.items()}
 

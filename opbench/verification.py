@@ -57,7 +57,12 @@ class Verdict:
 
 
 def verify(
-    registry: Registry, operators: Sequence[str], dtypes: Sequence[Dtype], names: Sequence[str], timeout_seconds: float
+    registry: Registry,
+    operators: Sequence[str],
+    dtypes: Sequence[Dtype],
+    names: Sequence[str],
+    timeout_seconds: float,
+    device: str = "cpu",
 ) -> Iterator[Verdict]:
     """Check operators one by one, each implementation and dtype in a process of its own.
 
@@ -67,6 +72,7 @@ def verify(
         dtypes: the dtypes to check in.
         names: the implementations; all that the plugin has when empty. 'compile' only when named.
         timeout_seconds: for one implementation in one dtype.
+        device: 'cpu' or 'cuda', where the tensors are.
 
     Raises:
         OpbenchError: no operator has an implementation of such a name.
@@ -83,14 +89,18 @@ def verify(
             continue
         for name in [name for name in [*offered.value, COMPILE] if name in (names or offered.value)]:
             for dtype in dict.fromkeys(dtypes):
-                ending = isolation.run(compare, registry, operator, name, dtype, timeout_seconds=timeout_seconds)
+                ending = isolation.run(
+                    *(compare, registry, operator, name, dtype, device),
+                    timeout_seconds=timeout_seconds,
+                    cuda=device == "cuda",
+                )
                 if ending.kind == "returned":
                     yield ending.value
                 else:
                     yield Verdict(operator=operator, implementation=name, dtype=dtype, trouble=_trouble(ending))
 
 
-def compare(registry: Registry, operator: str, implementation: str, dtype: Dtype) -> Verdict:
+def compare(registry: Registry, operator: str, implementation: str, dtype: Dtype, device: str = "cpu") -> Verdict:
     """Check one implementation in one dtype on every catching case; imports torch and the plugin."""
     import torch
 
@@ -101,12 +111,14 @@ def compare(registry: Registry, operator: str, implementation: str, dtype: Dtype
     core = check.usable_core(loaded, implementation)
     compared: list[tuple[str, Comparison]] = []
     skipped: list[tuple[str, str]] = []
-    covered = loaded.implementations[implementation].dtypes if implementation in loaded.implementations else None
+    offered = loaded.implementations.get(implementation)
     for case in catching.sample_cases(loaded):
         try:
-            if covered is not None and dtype not in covered:
-                raise Unsupported(f"covers {', '.join(covered)}")
-            tensors = catching.inputs_of(loaded, case, getattr(torch, dtype))
+            if offered is not None and dtype not in offered.dtypes:
+                raise Unsupported(f"covers {', '.join(offered.dtypes)}")
+            if offered is not None and device not in offered.devices:
+                raise Unsupported(f"runs on {' and '.join(offered.devices)}, not on {device}")
+            tensors = catching.inputs_of(loaded, case, getattr(torch, dtype), torch.device(device))
             compared += [(str(case), row) for row in check.check(loaded, core, case.params, tensors)]
         except Unsupported as answer:
             skipped.append((str(case), str(answer)))

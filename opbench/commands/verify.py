@@ -11,7 +11,7 @@ import click
 
 from opbench.cases import DTYPES, Dtype
 from opbench.commands import options
-from opbench.errors import OpbenchError
+from opbench.errors import MachineError, OpbenchError
 
 if TYPE_CHECKING:
     from opbench.check import Comparison
@@ -36,6 +36,13 @@ _FAILURES_SHOWN = 5
     metavar="SECONDS",
     help="For one implementation in one dtype.",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the tensors are; on 'cuda' kernels run on the GPU.",
+)
 @click.option("--on-cpu", is_flag=True, help="Check the CUDA implementations without a GPU; needs a C++ compiler.")
 @options.operator_paths
 @options.as_json
@@ -44,6 +51,7 @@ def verify(
     dtypes: tuple[Dtype, ...],
     names: tuple[str, ...],
     timeout: float,
+    device: str,
     on_cpu: bool,
     paths: tuple[Path, ...],
     as_json: bool,
@@ -67,8 +75,9 @@ def verify(
     \b
     opbench verify involution --dtype float32
     opbench verify --on-cpu involution
+    opbench verify --device cuda
     """
-    from opbench import verification
+    from opbench import readiness, verification
     from opbench.registry import Registry
 
     registry = Registry.discover(paths)
@@ -76,9 +85,13 @@ def verify(
     if on_cpu:
         if names:
             raise click.UsageError("--on-cpu checks the CUDA implementations; leave out --implementation")
+        if device != "cpu":
+            raise click.UsageError("--on-cpu needs no GPU; leave out --device")
         return _verify_on_cpu(registry, chosen, dtypes, timeout, as_json)
+    if device == "cuda" and (reason := readiness.why_no_gpu()):
+        raise MachineError(f"--device is cuda, and {reason}")
     verdicts: list[Verdict] = []
-    for verdict in verification.verify(registry, chosen, dtypes or DTYPES, names, timeout):
+    for verdict in verification.verify(registry, chosen, dtypes or DTYPES, names, timeout, device):
         verdicts.append(verdict)
         if not as_json:
             click.echo("\n".join(_lines(verdict)))

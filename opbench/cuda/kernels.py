@@ -63,16 +63,20 @@ class Kernel:
         except KeyError:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            launch = self._plans[key] = self.plan(*key)
-        if launch is None or launch.blocks == 0:
+            launch = self._plans[key] = self._planned(key)
+        if launch is None:
             return
         if first.is_cuda:
             device.run(launch, tensors)
         else:
             emulation.run(launch, tensors)
 
-    def _record(self, key: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> None:
+    def _planned(self, key: tuple[Any, ...]) -> Launch | None:
         launch = self.plan(*key)
+        return launch if launch is not None and launch.blocks else None
+
+    def _record(self, key: tuple[Any, ...], tensors: tuple[Tensor | None, ...]) -> None:
+        launch = self._planned(key)
         if launch is not None:
             size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
             _recorders[-1].append(Recorded(self.plan.__name__, launch, size))

@@ -136,7 +136,7 @@ def launches_of(operator: Operator, core: CudaCore, params: Any, shape: Nchw, dt
             torch.autograd.grad(output, tensors, torch.empty_like(output), allow_unused=True)
         except Unsupported:
             return []
-    return [item for item in found if item.launch.blocks]
+    return found
 
 
 def _memory_cycles(found: Recorded, architecture: str) -> float | None:

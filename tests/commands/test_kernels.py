@@ -125,6 +125,7 @@ def test_what_the_cpu_run_cannot_do_is_refused(workshop: Workshop) -> None:
     with_kernel(workshop)
     refused = {
         ("--implementation", "cuda"): "leave out --implementation",
+        ("--device", "cuda"): "leave out --device",
         ("--dtype", "float64"): "kernels compute in float32, float16, bfloat16",
     }
     for arguments, said in refused.items():
@@ -137,9 +138,7 @@ def test_without_on_cpu_a_machine_without_a_gpu_skips_the_kernels(workshop: Work
     with_kernel(workshop)
     command = workshop.opbench("verify", "mine", "--operators", "ops", "--dtype", "float32")
     assert command.status == 0
-    assert re.search(r"mine cuda float32: skipped: \d+ cases skipped: it needs a CUDA device", command.output) or (
-        "mine cuda float32: pass" in command.output
-    )
+    assert "mine cuda float32: skipped: runs on cuda, not on cpu\n" in command.output
 
 
 def test_kernels_are_compiled_and_told_about(workshop: Workshop) -> None:
@@ -173,3 +172,13 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(workshop: Worksh
     command = workshop.opbench("kernels", "--arch", "sm_50")
     assert command.status == 2
     assert "--arch must be one of sm_75, sm_80" in command.errors
+
+
+def test_a_gpu_that_is_not_there_is_one_line(workshop: Workshop) -> None:
+    with_kernel(workshop)
+    command = workshop.opbench(
+        "verify", "mine", "--device", "cuda", "--operators", "ops", before="os.environ['CUDA_VISIBLE_DEVICES'] = ''"
+    )
+    assert command.status != 0
+    assert command.errors.startswith("opbench: --device is cuda, and ")
+    assert command.errors.count("\n") == 1
