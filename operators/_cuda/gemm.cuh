@@ -20,13 +20,18 @@
 //     static constexpr bool ALONG_K = false;  // do neighbours in k lie side by side in memory, or neighbouring lines?
 //     static constexpr int VECTOR = 1;        // values of one load, along that direction: 1 or up to 16 bytes
 //     static constexpr bool COPIED = false;   // loaded by asynchronous copies, of 4, 8 or 16 bytes?
-//     struct Line {...};                      // what is known of one line, worked out once
-//     struct Depth {...};                     // what is known of one k, worked out once per k and thread
+//     static constexpr bool TABLED = true;    // if it is dear to know a k (ALONG_K: a line): see below
+//     struct Line {...};                      // what is known of one line
+//     struct Depth {...};                     // what is known of one k
 //     MEMBER Line line(int i) const;
 //     MEMBER Depth depth(int k) const;
 //     MEMBER Vector<T, VECTOR> load(const Line&, const Depth&) const;         // where not COPIED
 //     MEMBER Source<T> source(const Line&, const Depth&) const;               // where COPIED
 //   };
+//
+// A thread works out what it needs of the dimension that is contiguous in memory, lines once, k at every step, and of
+// the other at every load. Where the latter is dear, TABLED has the block work it out once for all its threads, and
+// keep it in shared memory: at most 8 bytes for each k, or for each line where the operand is ALONG_K.
 //
 // With VECTOR > 1 only every VECTOR-th line (or k) is asked for, the first of each vector, and sources are aligned to
 // the vector. `load` may compute what it returns: a mixture of several filters, a masked or scaled gradient.
@@ -45,7 +50,8 @@ struct Source {
   bool valid;
 };
 
-// The operand that is a matrix in memory: of `lines` x `depths`, rows of `pitch` values along k or along the lines.
+// The operand that is a matrix in memory: of `lines` x `depths`, rows of `pitch` values along k or along the lines,
+// less than 2^31 values in all.
 template <typename T, int VECTOR_, bool ALONG_K_>
 struct Matrix {
   static constexpr bool ALONG_K = ALONG_K_, COPIED = VECTOR_ * sizeof(T) >= 4 && (sizeof(T) == 2 || !ALONG_K);
@@ -53,37 +59,46 @@ struct Matrix {
   const T* values;
   int lines, depths, pitch;
 
-  struct Line {
-    const T* values;
-    int depths;  // 0 beyond the matrix
-  };
-  typedef int Depth;
+  typedef int Line;   // its offset, -1 beyond the matrix
+  typedef int Depth;  // what k adds to that, -1 beyond the matrix
 
-  MEMBER Line line(int i) const {
-    return {values + static_cast<long long>(i) * (ALONG_K ? pitch : 1), i < lines ? depths : 0};
+  MEMBER Line line(int i) const { return i < lines ? i * (ALONG_K ? pitch : 1) : -1; }
+  MEMBER Depth depth(int k) const { return k < depths ? k * (ALONG_K ? 1 : pitch) : -1; }
+  MEMBER Source<T> source(Line line, Depth depth) const {
+    const bool valid = (line | depth) >= 0;
+    return {valid ? values + line + depth : values, valid};
   }
-  MEMBER Depth depth(int k) const { return k; }
-  MEMBER Source<T> source(const Line& line, Depth k) const {
-    const bool valid = k < line.depths;
-    return {valid ? line.values + (ALONG_K ? k : static_cast<long long>(k) * pitch) : values, valid};
-  }
-  MEMBER Vector<T, VECTOR> load(const Line& line, Depth k) const {
-    const Source<T> from = source(line, k);
-    return from.valid ? load_vector<T, VECTOR>(from.address) : zero_vector<T, VECTOR>();
+  MEMBER Vector<T, VECTOR> load(Line line, Depth depth) const {
+    return (line | depth) >= 0 ? load_vector<T, VECTOR>(values + line + depth) : zero_vector<T, VECTOR>();
   }
 };
 
 // How one operand's part of a stage lies in shared memory: along k in rows of a line each, or along the lines in rows
-// of a k each. The padding puts the 16-byte pieces of neighbouring rows into different banks.
+// of a k each. Eight neighbouring rows have their 16-byte pieces of one column in different banks: by padding where
+// rows are long, where they are of 64 bytes by exchanging the four pieces of every other pair of rows.
 template <typename T, int LINES, bool ALONG_K>
 struct Stage {
-  static constexpr int DEPTH = sizeof(T) == 4 ? 16 : 32, PADDING = 16 / sizeof(T), BYTES = 80 * LINES;
+  static constexpr int DEPTH = sizeof(T) == 4 ? 16 : 32, BYTES = 80 * LINES;
   static constexpr bool BY_LINE = ALONG_K && sizeof(T) == 2;
-  static constexpr int PITCH = (BY_LINE ? DEPTH : LINES) + PADDING;
-  static_assert(PITCH * (BY_LINE ? LINES : DEPTH) * sizeof(T) <= BYTES, "a stage exceeds the room kept for it");
+  static constexpr int PITCH = BY_LINE ? DEPTH : LINES + 16 / static_cast<int>(sizeof(T));
+  // After the values comes what is known of each k, or of each line.
+  static constexpr int TABLE_AT = PITCH * (BY_LINE ? LINES : DEPTH) * sizeof(T), TABLE = ALONG_K ? LINES : DEPTH;
+  static_assert(TABLE_AT + TABLE * 8 <= BYTES, "a stage exceeds the room kept for it");
 
-  DEVICE int offset(int line, int depth) { return BY_LINE ? line * PITCH + depth : depth * PITCH + line; }
+  DEVICE int offset(int line, int depth) {
+    return BY_LINE ? line * PITCH + ((depth / 8 ^ line / 2 % 4) * 8 + depth % 8) : depth * PITCH + line;
+  }
 };
+
+// Whether an operand says that it is TABLED.
+template <class Operand>
+__device__ constexpr auto is_tabled(int) -> decltype(Operand::TABLED) {
+  return Operand::TABLED;
+}
+template <class Operand>
+__device__ constexpr bool is_tabled(...) {
+  return false;
+}
 
 // Brings an operand to shared memory, stage by stage: by asynchronous copies, or through registers, so that the loads
 // of the next stage are under way while this one is multiplied. Neighbouring threads load neighbouring values.
@@ -99,31 +114,50 @@ struct Loader {
   static_assert(!COPIED || VECTOR * sizeof(T) >= 4, "an asynchronous copy has 4, 8 or 16 bytes");
   static_assert(!COPIED || Place::BY_LINE == ALONG_K, "a tile that is transposed cannot be copied");
 
+  static constexpr bool TABLED = is_tabled<Operand>(0);
+  typedef typename Operand::Line Line;
+  typedef typename Operand::Depth Depth;
+
   Operand operand;
+  T* shared;  // the operand's part of the first stage
   int slot, first;
-  typename Operand::Line lines[ALONG_K ? ROUNDS : LOADS];
+  Line lines[LOADS];
   Vector<T, VECTOR> values[COPIED ? 1 : ROUNDS][LOADS];
 
-  MEMBER explicit Loader(const Operand& given)
-      : operand(given), slot(threadIdx.x % SLOTS * GROUP), first(threadIdx.x / SLOTS) {
+  MEMBER Loader(const Operand& given, T* shared)
+      : operand(given), shared(shared), slot(threadIdx.x % SLOTS * GROUP), first(threadIdx.x / SLOTS) {
+    if constexpr (!ALONG_K) {
 #pragma unroll
-    for (int i = 0; i < (ALONG_K ? ROUNDS : LOADS); ++i)
-      lines[i] = operand.line(ALONG_K ? first + i * STEP : slot + i);
+      for (int i = 0; i < LOADS; ++i) lines[i] = operand.line(slot + i);
+    }
+    if constexpr (ALONG_K && TABLED) {
+      for (int i = threadIdx.x; i < LINES; i += THREADS) table<Line>(shared)[i] = operand.line(i);
+    }
+  }
+
+  // Makes known the stage that begins at `k`; after a barrier it can be fetched.
+  MEMBER void prepare(int k, T* stage) const {
+    if constexpr (!ALONG_K && TABLED) {
+      if (threadIdx.x < Place::DEPTH) table<Depth>(stage)[threadIdx.x] = operand.depth(k + threadIdx.x);
+    }
   }
 
   // Starts to load the stage that begins at `k`.
   MEMBER void fetch(int k, T* stage) {
     if constexpr (ALONG_K) {
+      Depth depths[LOADS];
 #pragma unroll
-      for (int i = 0; i < LOADS; ++i) {
-        const typename Operand::Depth depth = operand.depth(k + slot + i);
+      for (int i = 0; i < LOADS; ++i) depths[i] = operand.depth(k + slot + i);
 #pragma unroll
-        for (int round = 0; round < ROUNDS; ++round) fetch(lines[round], depth, round, i, stage);
+      for (int round = 0; round < ROUNDS; ++round) {
+        const Line line = line_at(first + round * STEP);
+#pragma unroll
+        for (int i = 0; i < LOADS; ++i) fetch(line, depths[i], round, i, stage);
       }
     } else {
 #pragma unroll
       for (int round = 0; round < ROUNDS; ++round) {
-        const typename Operand::Depth depth = operand.depth(k + first + round * STEP);
+        const Depth depth = depth_at(k, first + round * STEP, stage);
 #pragma unroll
         for (int i = 0; i < LOADS; ++i) fetch(lines[i], depth, round, i, stage);
       }
@@ -150,13 +184,32 @@ struct Loader {
   }
 
  private:
+  template <class Known>
+  DEVICE Known* table(T* stage) {
+    static_assert(sizeof(Known) <= 8, "a table has 8 bytes for each k or line");
+    return reinterpret_cast<Known*>(stage + Place::TABLE_AT / sizeof(T));
+  }
+
+  MEMBER Line line_at(int i) const {
+    if constexpr (TABLED)
+      return table<Line>(shared)[i];
+    else
+      return operand.line(i);
+  }
+
+  MEMBER Depth depth_at(int k, int i, T* stage) const {
+    if constexpr (TABLED)
+      return table<Depth>(stage)[i];
+    else
+      return operand.depth(k + i);
+  }
+
   MEMBER int offset(int round) const {
     const int other = first + round * STEP;
     return ALONG_K ? Place::offset(other, slot) : Place::offset(slot, other);
   }
 
-  MEMBER void fetch(const typename Operand::Line& line, const typename Operand::Depth& depth, int round, int i,
-                    T* stage) {
+  MEMBER void fetch(const Line& line, const Depth& depth, int round, int i, T* stage) {
     if constexpr (COPIED) {
       const Source<T> source = operand.source(line, depth);
       copy_async<VECTOR * sizeof(T)>(stage + offset(round), source.address, source.valid);
@@ -228,21 +281,20 @@ struct Sums {
   template <class A, class B>
   MEMBER void add_stage(const T* a, const T* b) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    // Where this lane's row of 8 begins: load_matrices takes matrix lane / 8 from it. Of A the matrices go down the
-    // lines first, of B along k first.
-    const SharedAddress rows =
-        row_of_matrix<A>(a, warp / 4 * 64 + lane / 8 % 2 * 8, lane / 16 * 8, lane % 8);
-    const SharedAddress columns =
-        row_of_matrix<B>(b, warp % 4 * (N / 4) + lane / 16 * 8, lane / 8 % 2 * 8, lane % 8);
 #pragma unroll
     for (int k = 0; k < A::DEPTH; k += 16) {
+      // Each lane gives a row of 8: of matrix lane / 8. Of A the matrices go down the lines first, of B along k first.
+      const SharedAddress rows =
+          row_of_matrix<A>(a, warp / 4 * 64 + lane / 8 % 2 * 8, k + lane / 16 * 8, lane % 8);
+      const SharedAddress columns =
+          row_of_matrix<B>(b, warp % 4 * (N / 4) + lane / 16 * 8, k + lane / 8 % 2 * 8, lane % 8);
       unsigned left[ROWS][4];
 #pragma unroll
-      for (int i = 0; i < ROWS; ++i) load_fragment<A>(left[i], rows + A::offset(i * 16, k) * BYTES);
+      for (int i = 0; i < ROWS; ++i) load_fragment<A>(left[i], rows + A::offset(i * 16, 0) * BYTES);
 #pragma unroll
       for (int j = 0; j < COLUMNS; j += 2) {
         unsigned right[4];
-        load_fragment<B>(right, columns + B::offset(j * 8, k) * BYTES);
+        load_fragment<B>(right, columns + B::offset(j * 8, 0) * BYTES);
         const unsigned first[2] = {right[0], right[1]}, second[2] = {right[2], right[3]};
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
@@ -273,7 +325,7 @@ struct Sums {
  private:
   template <class Place>
   DEVICE SharedAddress row_of_matrix(const T* stage, int line, int depth, int row) {
-    return shared_address(stage + Place::offset(line, depth) + row * Place::PITCH);
+    return shared_address(stage + (Place::BY_LINE ? Place::offset(line + row, depth) : Place::offset(line, depth + row)));
   }
 
   template <class Place>
@@ -298,9 +350,14 @@ struct Product : Sums<T, M, N> {
     using Columns = Stage<T, N, B::ALONG_K>;
     constexpr int COLUMNS_AT = Rows::BYTES / sizeof(T), NEXT = COLUMNS_AT + Columns::BYTES / sizeof(T);
     if (first >= last) return;
-    Loader<T, M, THREADS, A> rows(a);
-    Loader<T, N, THREADS, B> columns(b);
     __syncthreads();  // What the block last used its shared memory for is done.
+    Loader<T, M, THREADS, A> rows(a, shared);
+    Loader<T, N, THREADS, B> columns(b, shared + COLUMNS_AT);
+    rows.prepare(first, shared);
+    columns.prepare(first, shared + COLUMNS_AT);
+    rows.prepare(first + Rows::DEPTH, shared + NEXT);
+    columns.prepare(first + Rows::DEPTH, shared + NEXT + COLUMNS_AT);
+    if constexpr (is_tabled<A>(0) || is_tabled<B>(0)) __syncthreads();
     rows.fetch(first, shared);
     columns.fetch(first, shared + COLUMNS_AT);
     rows.keep(shared);
@@ -314,6 +371,8 @@ struct Product : Sums<T, M, N> {
       const int next = NEXT - now;
       const bool more = k + Rows::DEPTH < last;
       if (more) {
+        rows.prepare(k + 2 * Rows::DEPTH, shared + now);
+        columns.prepare(k + 2 * Rows::DEPTH, shared + now + COLUMNS_AT);
         rows.fetch(k + Rows::DEPTH, shared + next);
         columns.fetch(k + Rows::DEPTH, shared + next + COLUMNS_AT);
       }

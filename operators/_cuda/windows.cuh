@@ -30,6 +30,17 @@ struct View {
   Divisor taps_across, taps;      // of the kernel: along b, and in all
 };
 
+// What a tap's number stands for.
+struct Numbered {
+  int channel, a, b;
+};
+
+DEVICE Numbered numbered(const View& view, int tap) {
+  const int channel = view.taps.quotient(tap), rest = tap - channel * view.taps.by;
+  const int a = view.taps_across.quotient(rest);
+  return {channel, a, rest - a * view.taps_across.by};
+}
+
 template <bool FIRST, typename A, typename B>
 struct Choice {
   typedef A Type;
@@ -39,7 +50,7 @@ struct Choice<false, A, B> {
   typedef B Type;
 };
 
-// Far outside any image, and so that two of them still fit an int.
+// A row or column far outside any image. Images and windows are less than 2^15 high and wide.
 constexpr int OUTSIDE = -(1 << 30);
 
 // Where the window of a position begins: that of tap (0, 0).
@@ -49,16 +60,30 @@ struct Corner {
   int row, column;
 };
 
-// What a tap adds to the window's corner.
+// What a tap adds to the window's corner; row and column share a word, as a table has 8 bytes for a tap.
 struct Tap {
-  int offset, row, column;
+  int offset, step;
+
+  DEVICE Tap at(int offset, int row, int column) { return {offset, row << 16 | (column & 0xffff)}; }
+  DEVICE Tap none() { return at(0, -0x8000, 0); }
+  MEMBER int row() const { return step >> 16; }
+  MEMBER int column() const { return static_cast<short>(step); }
 };
+
+// Positions numbered over all images.
+template <typename T>
+DEVICE Corner<T> corner_of(const View& view, const T* images, long long image_size, int number) {
+  const int image = view.positions.quotient(number), rest = number - image * view.positions.by;
+  const int y = view.columns.quotient(rest), x = rest - y * view.columns.by;
+  const int row = view.top + y * view.stride, column = view.left + x * view.stride;
+  return {images + image * image_size + (row * view.width + column), row, column};
+}
 
 // What every tap of every position sees, in images of channels x height x width. ALONG_K: positions are k and lines
 // are taps, as a weight gradient wants it; else lines are positions and k are taps.
 template <typename T, bool ALONG_K_>
 struct Windows {
-  static constexpr bool ALONG_K = ALONG_K_, COPIED = false;
+  static constexpr bool ALONG_K = ALONG_K_, COPIED = false, TABLED = true;
   static constexpr int VECTOR = 1;
   typedef typename Choice<ALONG_K, Tap, Corner<T>>::Type Line;
   typedef typename Choice<ALONG_K, Corner<T>, Tap>::Type Depth;
@@ -82,29 +107,72 @@ struct Windows {
       return tap(k);
   }
   MEMBER Vector<T, 1> load(const Line& line, const Depth& depth) const {
-    const int row = line.row + depth.row, column = line.column + depth.column;
-    const bool inside = static_cast<unsigned>(row) < static_cast<unsigned>(view.height) &&
-                        static_cast<unsigned>(column) < static_cast<unsigned>(view.width);
-    if (!inside) return zero_vector<T, 1>();
     if constexpr (ALONG_K)
-      return load_vector<T, 1>(depth.origin + line.offset);
+      return seen(depth, line);
     else
-      return load_vector<T, 1>(line.origin + depth.offset);
+      return seen(line, depth);
   }
 
   MEMBER Corner<T> corner(int position) const {
     if (position >= positions) return {images, OUTSIDE, OUTSIDE};
-    const int image = view.positions.quotient(position), rest = position - image * view.positions.by;
-    const int y = view.columns.quotient(rest), x = rest - y * view.columns.by;
-    const int row = view.top + y * view.stride, column = view.left + x * view.stride;
-    return {images + image * image_size + (row * view.width + column), row, column};
+    return corner_of(view, images, image_size, position);
   }
   MEMBER Tap tap(int number) const {
-    if (number >= taps) return {0, OUTSIDE, OUTSIDE};
-    const int channel = view.taps.quotient(number), rest = number - channel * view.taps.by;
-    const int a = view.taps_across.quotient(rest), b = rest - a * view.taps_across.by;
-    const int row = a * view.down, column = b * view.across;
-    return {(channel * view.height + row) * view.width + column, row, column};
+    if (number >= taps) return Tap::none();
+    const Numbered at = numbered(view, number);
+    const int row = at.a * view.down, column = at.b * view.across;
+    return Tap::at((at.channel * view.height + row) * view.width + column, row, column);
+  }
+
+  MEMBER Vector<T, 1> seen(const Corner<T>& corner, const Tap& tap) const {
+    const unsigned row = corner.row + tap.row(), column = corner.column + tap.column();
+    const bool inside = row < static_cast<unsigned>(view.height) && column < static_cast<unsigned>(view.width);
+    return inside ? load_vector<T, 1>(corner.origin + tap.offset) : zero_vector<T, 1>();
+  }
+};
+
+// The same for kernels of at most 15 x 15 taps, lines being positions: whether a pixel lies inside the image is one
+// instruction, as each position knows which rows and columns of its window do not.
+template <typename T>
+struct SmallWindows {
+  static constexpr bool ALONG_K = false, COPIED = false, TABLED = true;
+  static constexpr int VECTOR = 1;
+  static constexpr unsigned NOTHING = 1u << 15;  // outside for every position
+  struct Line {
+    const T* origin;
+    unsigned outside;  // bit a: row a of the window, bit 16 + b: column b
+  };
+  struct Depth {
+    int offset;
+    unsigned bits;  // of the tap's row and column
+  };
+
+  View view;
+  const T* images;
+  long long image_size;
+  int positions, taps;
+  int first;
+
+  MEMBER Line line(int i) const {
+    if (first + i >= positions) return {images, ~0u};
+    const Corner<T> corner = corner_of(view, images, image_size, first + i);
+    unsigned outside = NOTHING;
+    const int rows = view.taps.by / view.taps_across.by;
+    for (int a = 0; a < rows; ++a)
+      if (static_cast<unsigned>(corner.row + a * view.down) >= static_cast<unsigned>(view.height)) outside |= 1u << a;
+    for (int b = 0; b < view.taps_across.by; ++b)
+      if (static_cast<unsigned>(corner.column + b * view.across) >= static_cast<unsigned>(view.width))
+        outside |= 1u << (16 + b);
+    return {corner.origin, outside};
+  }
+  MEMBER Depth depth(int k) const {
+    if (k >= taps) return {0, NOTHING};
+    const Numbered tap = numbered(view, k);
+    return {(tap.channel * view.height + tap.a * view.down) * view.width + tap.b * view.across,
+            1u << tap.a | 1u << (16 + tap.b)};
+  }
+  MEMBER Vector<T, 1> load(const Line& line, const Depth& depth) const {
+    return line.outside & depth.bits ? zero_vector<T, 1>() : load_vector<T, 1>(line.origin + depth.offset);
   }
 };
 
@@ -115,12 +183,10 @@ template <typename T, int VECTOR_, bool ALONG_K_>
 struct Planes {
   static constexpr bool ALONG_K = ALONG_K_, COPIED = VECTOR_ * sizeof(T) >= 4 && (sizeof(T) == 2 || !ALONG_K);
   static constexpr int VECTOR = VECTOR_;
-  struct Place {
-    long long offset;
-    bool valid;
-  };
-  typedef Place Line;
-  typedef Place Depth;
+  typedef int Channel;         // offset in an image, -1 beyond the channels
+  typedef long long Position;  // offset from the first image, -1 beyond the positions
+  typedef typename Choice<ALONG_K, Channel, Position>::Type Line;
+  typedef typename Choice<ALONG_K, Position, Channel>::Type Depth;
 
   Divisor plane;         // positions of an image
   const T* images;       // the first channel of the first image
@@ -128,23 +194,31 @@ struct Planes {
   int positions, channels;
   int first;             // line of the tile's first
 
-  MEMBER Line line(int i) const { return ALONG_K ? channel(first + i) : position(first + i); }
-  MEMBER Depth depth(int k) const { return ALONG_K ? position(k) : channel(k); }
-  MEMBER Source<T> source(const Line& line, const Depth& depth) const {
-    return {images + line.offset + depth.offset, line.valid && depth.valid};
+  MEMBER Line line(int i) const {
+    if constexpr (ALONG_K)
+      return channel(first + i);
+    else
+      return position(first + i);
   }
-  MEMBER Vector<T, VECTOR> load(const Line& line, const Depth& depth) const {
-    const Source<T> from = source(line, depth);
-    return from.valid ? load_vector<T, VECTOR>(from.address) : zero_vector<T, VECTOR>();
+  MEMBER Depth depth(int k) const {
+    if constexpr (ALONG_K)
+      return position(k);
+    else
+      return channel(k);
+  }
+  MEMBER Source<T> source(Line line, Depth depth) const {
+    const bool valid = line >= 0 && depth >= 0;
+    return {valid ? images + line + depth : images, valid};
+  }
+  MEMBER Vector<T, VECTOR> load(Line line, Depth depth) const {
+    return line >= 0 && depth >= 0 ? load_vector<T, VECTOR>(images + line + depth) : zero_vector<T, VECTOR>();
   }
 
-  MEMBER Place channel(int number) const {
-    return {number < channels ? static_cast<long long>(number) * plane.by : 0, number < channels};
-  }
-  MEMBER Place position(int number) const {
-    if (number >= positions) return {0, false};
+  MEMBER Channel channel(int number) const { return number < channels ? number * plane.by : -1; }
+  MEMBER Position position(int number) const {
+    if (number >= positions) return -1;
     const int image = plane.quotient(number);
-    return {image * image_size + (number - image * plane.by), true};
+    return image * image_size + (number - image * plane.by);
   }
 };
 
@@ -170,11 +244,8 @@ template <typename T>
 struct ReachingFilters {
   static constexpr bool ALONG_K = true, COPIED = false;
   static constexpr int VECTOR = 1;
-  struct Line {
-    const T* filter;
-    bool valid;
-  };
-  typedef int Depth;  // offset in a stack, -1 beyond it
+  typedef int Line;   // offset of a filter, -1 beyond the channels
+  typedef int Depth;  // offset of an output's tap, -1 beyond the outputs
 
   const T* filters;
   int channels, size, width, every;  // size is height * width of a filter
@@ -184,8 +255,7 @@ struct ReachingFilters {
   int first;                  // channel of the tile's first line
 
   MEMBER Line line(int i) const {
-    const int channel = first + i;
-    return {filters + channel * size, channel < channels};
+    return first + i < channels ? (first + i) * size : -1;
   }
   MEMBER Depth depth(int k) const {
     if (k >= depth_end) return -1;
@@ -194,7 +264,7 @@ struct ReachingFilters {
     const int a = rows.first + i * every, b = columns.first + j * every;
     return output * channels * size + a * width + b;
   }
-  MEMBER Vector<T, 1> load(const Line& line, Depth offset) const {
-    return line.valid && offset >= 0 ? load_vector<T, 1>(line.filter + offset) : zero_vector<T, 1>();
+  MEMBER Vector<T, 1> load(Line filter, Depth tap) const {
+    return (filter | tap) >= 0 ? load_vector<T, 1>(filters + filter + tap) : zero_vector<T, 1>();
   }
 };

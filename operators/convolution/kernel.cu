@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
     product.add(filters, Planes<T, POSITIONS, false>{p.view.positions, x, image_size, positions, p.channels, column},
                 0, depth, shared);
   else
-    product.add(filters, Windows<T, false>{p.view, x, image_size, positions, depth, column}, 0, depth, shared);
+    product.add(filters, SmallWindows<T>{p.view, x, image_size, positions, depth, column}, 0, depth, shared);
 
   T* y = static_cast<T*>(p.y) + static_cast<long long>(output) * plane;
   const T* bias = p.bias ? static_cast<const T*>(p.bias) + output : nullptr;
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(2 * M, 256 / M) input_gradient(const InputGrad
     view.taps_across = Divisor::of(max(columns.taps, 1)), view.taps = Divisor::of(max(taps, 1));
     const ReachingFilters<T> filters{weight,  p.channels,       size,      p.kernel_width, p.every, rows,
                                      columns, view.taps_across, view.taps, depth,          row};
-    product.add(filters, Windows<T, false>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
+    product.add(filters, SmallWindows<T>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
   }
 
   const int plane = p.height * p.width;
