@@ -12,12 +12,14 @@ from opbench.cuda import CudaCore
 
 from .any_window import any_forward, any_key_backward, any_query_backward, splits_of, sum_embeddings
 from .reference import Params
+from .small_window import covers, small_forward, small_key_backward, small_query_backward, small_splits
 
 
 def forward(p: Params, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     """The output [N, h, dh, H, W], and the logarithm of each softmax's denominator [N, h, H, W] in float32."""
     y, lse = torch.empty_like(q), _per_query(q)
-    any_forward(p, q, k, v, rel_h, rel_w, y, lse)
+    run = small_forward if covers(p, q.shape) else any_forward
+    run(p, q, k, v, rel_h, rel_w, y, lse)
     return y, lse
 
 
@@ -38,19 +40,21 @@ def backward(
     )
     grad_h = grad_w = None
     inputs = (gradient, q, k, v, rel_h, rel_w, lse)
+    small = covers(p, q.shape)
     weighted = None
     if wanted[0] or wanted[1] or wanted[3] or wanted[4]:
         weighted = _per_query(q)
         partial = None
         if wanted[3] or wanted[4]:
-            shape = (q.shape[0], q.shape[1], splits_of(p, q.shape), q.shape[2], p.kernel_size)
+            splits = small_splits(q.shape) if small else splits_of(p, q.shape)
+            shape = (q.shape[0], q.shape[1], splits, q.shape[2], p.kernel_size)
             partial = torch.empty(shape, dtype=torch.float32, device=q.device)
-        any_query_backward(p, *inputs, grad_q, weighted, partial)
+        (small_query_backward if small else any_query_backward)(p, *inputs, grad_q, weighted, partial)
         if partial is not None:
             grad_h, grad_w = torch.empty_like(rel_h), torch.empty_like(rel_w)
             sum_embeddings(p, grad_h, grad_w, partial)
     if wanted[1] or wanted[2]:
-        any_key_backward(p, *inputs, weighted, grad_k, grad_v)
+        (small_key_backward if small else any_key_backward)(p, *inputs, weighted, grad_k, grad_v)
     return [grad_q, grad_k, grad_v, grad_h if wanted[3] else None, grad_w if wanted[4] else None]
 
 

@@ -13,7 +13,7 @@ struct Extents {
 };
 
 // Below every logit, and finite: the difference of two of it is not NaN.
-constexpr float LEFT_OUT = -3e38f;
+constexpr float LEFT_OUT = -1e38f;
 
 // Embedding of channel `channel` at tap (a, b): the first half of a head's channels has it from the row, the second
 // half from the column. rel_h and rel_w are [channels / 2, window], or [heads, channels / 2, window].

@@ -1,0 +1,134 @@
+"""When small_window.cu runs over what grid: local attention with windows of 3, 5 and 7 on float units."""
+
+from __future__ import annotations
+
+import torch
+
+from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div, kernel
+
+from .any_window import blocks, extents
+from .reference import Params
+
+FORWARD = Source.beside(__file__, "small_window.cu")
+BACKWARD = Source.beside(__file__, "small_window_backward.cu")
+
+THREADS = 128
+STRIP = 4
+"""Neighbouring pixels of a thread."""
+FORWARD_CHANNELS, BACKWARD_CHANNELS = 8, 4
+"""Channels of a thread; the lanes of a warp share the pixels of a head that has more."""
+
+
+def covers(p: Params, q: torch.Size) -> bool:
+    """Whether there is an instance for this window and a warp's lanes can share a head of this width."""
+    return p.kernel_size in (3, 5, 7) and q[2] <= 32 * BACKWARD_CHANNELS
+
+
+@kernel
+def small_forward(
+    p: Params,
+    dtype: torch.dtype,
+    q: torch.Size,
+    k: torch.Size,
+    v: torch.Size,
+    rel_h: torch.Size,
+    rel_w: torch.Size,
+    y: torch.Size,
+    lse: torch.Size,
+) -> Launch:
+    """q, k, v, embeddings -> y and the logarithm of the softmax's denominator [N, h, H, W]."""
+    shares, k = shares_of(q, FORWARD_CHANNELS), p.kernel_size
+    tables, column_logits = 2 * shares * FORWARD_CHANNELS * k, THREADS * STRIP * k
+    products = 2 * FORWARD_CHANNELS
+    return _launch(FORWARD, "small_forward", p, dtype, q, shares, tables + column_logits, products)
+
+
+@kernel
+def small_query_backward(
+    p: Params,
+    dtype: torch.dtype,
+    gradient: torch.Size,
+    q: torch.Size,
+    k: torch.Size,
+    v: torch.Size,
+    rel_h: torch.Size,
+    rel_w: torch.Size,
+    lse: torch.Size,
+    grad_q: torch.Size | None,
+    weighted: torch.Size,
+    partial: torch.Size | None,
+) -> Launch:
+    """Gradient of q; attention times its gradient, summed [N, h, H, W]; the embeddings' gradient by block."""
+    shares, window = shares_of(q, BACKWARD_CHANNELS), p.kernel_size
+    tables, column_logits = 2 * shares * BACKWARD_CHANNELS * window, THREADS * STRIP * window
+    sums = 2 * THREADS // shares * STRIP * window
+    products = 5 * BACKWARD_CHANNELS
+    return _launch(
+        BACKWARD, "small_query_backward", p, dtype, q, shares, tables + column_logits + sums, products
+    )
+
+
+@kernel
+def small_key_backward(
+    p: Params,
+    dtype: torch.dtype,
+    gradient: torch.Size,
+    q: torch.Size,
+    k: torch.Size,
+    v: torch.Size,
+    rel_h: torch.Size,
+    rel_w: torch.Size,
+    lse: torch.Size,
+    weighted: torch.Size | None,
+    grad_k: torch.Size | None,
+    grad_v: torch.Size | None,
+) -> Launch:
+    """Gradients of k and v."""
+    shares = shares_of(q, BACKWARD_CHANNELS)
+    positions = shares * BACKWARD_CHANNELS * p.kernel_size**2
+    return _launch(
+        BACKWARD, "small_key_backward", p, dtype, q, shares, positions, 5 * BACKWARD_CHANNELS, outputs=2
+    )
+
+
+def small_splits(q: torch.Size) -> int:
+    """Blocks that share a map's queries in the backward."""
+    return _tiles(q, shares_of(q, BACKWARD_CHANNELS))
+
+
+def shares_of(q: torch.Size, channels: int) -> int:
+    """Lanes that share a strip, each with so many channels: a power of two."""
+    return 1 << (ceil_div(q[2], channels) - 1).bit_length()
+
+
+def _tiles(q: torch.Size, shares: int) -> int:
+    """Blocks of a map."""
+    return ceil_div(q[3] * ceil_div(q[4], STRIP), THREADS // shares)
+
+
+def _launch(
+    source: Source,
+    name: str,
+    p: Params,
+    dtype: torch.dtype,
+    q: torch.Size,
+    shares: int,
+    shared_floats: int,
+    products: int,
+    outputs: int = 1,
+) -> Launch:
+    """Plan a kernel of which each thread multiplies each tap of a pixel so many times."""
+    width = q[4]
+    # The widest vector of pixels of which every row has a whole number.
+    vector = 4 if width % 4 == 0 else 2 if width % 2 == 0 else 1
+    tiles = _tiles(q, shares)
+    grid = blocks(q, tiles)
+    multiply_adds = grid * THREADS * STRIP * p.kernel_size**2 * products
+    return source.launch(
+        f"{name}<{TYPE_NAMES[dtype]}, {p.kernel_size}, {vector}>",
+        grid=(grid,),
+        block=(THREADS,),
+        shared_bytes=4 * shared_floats,
+        scalars=(*extents(p, q), shares, tiles),
+        operations=Operations(outputs=outputs * q.numel(), multiply_adds=multiply_adds),
+    )

@@ -1,0 +1,287 @@
+// Gradients of local attention on float units for windows of 3, 5 or 7, as in small_window.cu four pixels a thread.
+//
+// The attention is computed again from the saved logarithms: once by each query, which owns its gradient and adds up
+// the embeddings', and once by each key, which gathers from the queries whose windows hold it. Nothing is added to by
+// two threads, so results do not depend on timing.
+//
+// Predicted bound on an H200 at k = 7: instructions. See README.md.
+#include "strip.cuh"
+
+constexpr int BACKWARD_CHANNELS = 4, WARPS = STRIP_THREADS / 32;
+
+struct QueryBackward {
+  const void *gradient, *q, *k, *v, *rel_h, *rel_w;
+  const float* lse;
+  void* grad_q;     // or null
+  float* weighted;  // [images * heads, height, width]: sum over taps of attention times its gradient
+  float* partial;   // [images * heads, tiles, channels, window]: embeddings' gradient, by block; or null
+  Extents extents;
+  int shares, tiles;
+};
+
+// One row of a strip's attention and of its gradient.
+template <typename T, int K, int VEC>
+struct QueryRow {
+  typedef Columns<K, VEC> Seen;
+  float attention[K][STRIP], slopes[K][STRIP];
+  bool inside[Seen::SPAN / VEC];
+  int first;
+
+  __device__ __forceinline__ void compute(const QueryBackward& p, const Strip& strip, int a,
+                                          const float (&q)[BACKWARD_CHANNELS][STRIP],
+                                          const float (&gradient)[BACKWARD_CHANNELS][STRIP],
+                                          const ColumnLogits<K>& column_logits, const float* row_table,
+                                          const float (&lse)[STRIP]) {
+    const Extents& x = p.extents;
+    const int row = strip.row + a - K / 2;
+    first = row * x.width + strip.column - Seen::LEFT;
+    Seen::inside(inside, x, strip, row);
+    column_logits.start(attention, q, row_table, a, x.masked && (row < 0 || row >= x.height), strip);
+    add_products<K, VEC>(attention, q, map_of<T>(p.k, x, strip.map) + first, x, strip, inside);
+#pragma unroll
+    for (int b = 0; b < K; ++b)
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) slopes[b][pixel] = 0;
+    add_products<K, VEC>(slopes, gradient, map_of<T>(p.v, x, strip.map) + first, x, strip, inside);
+#pragma unroll
+    for (int b = 0; b < K; ++b) {
+      sum_shares(attention[b], p.shares);
+      sum_shares(slopes[b], p.shares);
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel)
+        attention[b][pixel] = exponential(attention[b][pixel] - lse[pixel]);
+    }
+  }
+};
+
+template <typename T, int K, int VEC>
+__global__ void __launch_bounds__(STRIP_THREADS, 2) small_query_backward(const QueryBackward p) {
+  constexpr int CHANNELS = BACKWARD_CHANNELS;
+  SHARED_MEMORY(float, memory);
+  const Extents& x = p.extents;
+  const Strip strip = Strip::at(x, p.shares, p.tiles, CHANNELS);
+  const int plane = x.height * x.width, padded = p.shares * CHANNELS, slots = STRIP_THREADS / p.shares;
+  const int at = strip.row * x.width + strip.column, columns = strip.inside ? x.width - strip.column : 0;
+  const long long per_query = static_cast<long long>(strip.map) * plane + at;
+
+  const auto tables = Tables<K>::template fill<T>(memory, p.rel_h, p.rel_w, x, strip.map, padded);
+  float* const logits_memory = memory + 2 * padded * K;
+  // Sums of the logits' gradients along a strip's rows of taps and down its columns: [K][strip of the block] of four.
+  float* const row_slopes = logits_memory + STRIP * STRIP_THREADS * K + STRIP * strip.slot;
+  float* const column_slopes = row_slopes + STRIP * slots * K;
+
+  float q[CHANNELS][STRIP], gradient[CHANNELS][STRIP], grad_q[CHANNELS][STRIP], lse[STRIP];
+  load_strip<VEC>(q, map_of<T>(p.q, x, strip.map), x, strip);
+  load_strip<VEC>(gradient, map_of<T>(p.gradient, x, strip.map), x, strip);
+  bool inside[STRIP / VEC];
+#pragma unroll
+  for (int i = 0; i < STRIP / VEC; ++i) inside[i] = i * VEC < columns;
+  load_row<VEC>(lse, p.lse + per_query, inside);
+  const auto column_logits = ColumnLogits<K>::fill(logits_memory, q, tables.column, x, strip);
+
+  float weighted[STRIP], scale[STRIP];
+#pragma unroll
+  for (int pixel = 0; pixel < STRIP; ++pixel) weighted[pixel] = scale[pixel] = 0;
+  QueryRow<T, K, VEC> row;
+#pragma unroll 1
+  for (int a = 0; a < K; ++a) {
+    row.compute(p, strip, a, q, gradient, column_logits, tables.row, lse);
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) {
+      float products = 0, shares = 0;
+#pragma unroll
+      for (int b = 0; b < K; ++b) {
+        products = fmaf(row.attention[b][pixel], row.slopes[b][pixel], products);
+        shares += row.attention[b][pixel];
+      }
+      weighted[pixel] += products;
+      scale[pixel] += shares;
+    }
+  }
+#pragma unroll
+  for (int pixel = 0; pixel < STRIP; ++pixel) {
+    // The attention sums to one but for the rounding of its logarithm, which is taken out again; or to zero where a
+    // strip reaches out of the image and nothing there is a key.
+    scale[pixel] = scale[pixel] > 0 ? 1 / scale[pixel] : 0;
+    weighted[pixel] *= scale[pixel];
+  }
+  if (strip.share == 0) store_strip<VEC>(p.weighted + per_query, weighted, columns);
+
+#pragma unroll
+  for (int e = 0; e < CHANNELS; ++e)
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) grad_q[e][pixel] = 0;
+#pragma unroll 1
+  for (int a = 0; a < K; ++a) {
+    row.compute(p, strip, a, q, gradient, column_logits, tables.row, lse);
+    float along[STRIP];
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) along[pixel] = 0;
+#pragma unroll
+    for (int b = 0; b < K; ++b)
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) {
+        row.slopes[b][pixel] = row.attention[b][pixel] * ((row.slopes[b][pixel] - weighted[pixel]) * scale[pixel]);
+        along[pixel] += row.slopes[b][pixel];
+      }
+    add_weighted<K, VEC>(grad_q, row.slopes, map_of<T>(p.k, x, strip.map) + row.first, x, strip, row.inside);
+    if (strip.share == 0) {
+      store_floats<float>(row_slopes + a * STRIP * slots, along);
+#pragma unroll
+      for (int b = 0; b < K; ++b) {
+        float down[STRIP];
+        if (a > 0) {
+          load_floats<float>(down, column_slopes + b * STRIP * slots);
+#pragma unroll
+          for (int pixel = 0; pixel < STRIP; ++pixel) down[pixel] += row.slopes[b][pixel];
+        }
+        store_floats<float>(column_slopes + b * STRIP * slots, a > 0 ? down : row.slopes[b]);
+      }
+    }
+  }
+  __syncwarp();
+
+  // What the embeddings give the query and get from it.
+  float grad_embedding[CHANNELS][K];
+#pragma unroll
+  for (int e = 0; e < CHANNELS; ++e) {
+    const int channel = strip.channel + e;
+    const float* const slopes = channel < x.channels / 2 ? row_slopes : column_slopes;
+    const float* const table = channel < x.channels / 2 ? tables.row : tables.column;
+#pragma unroll
+    for (int shift = 0; shift < K; ++shift) {
+      float some[STRIP];
+      load_floats<float>(some, slopes + shift * STRIP * slots);
+      grad_embedding[e][shift] = 0;
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) {
+        grad_embedding[e][shift] = fmaf(q[e][pixel], some[pixel], grad_embedding[e][shift]);
+        grad_q[e][pixel] = fmaf(table[channel * K + shift], some[pixel], grad_q[e][pixel]);
+      }
+    }
+  }
+  if (p.grad_q) {
+    T* const to = map_of<T>(p.grad_q, x, strip.map) + strip.channel * plane + at;
+#pragma unroll
+    for (int e = 0; e < CHANNELS; ++e)
+      if (strip.channel + e < x.channels) store_strip<VEC>(to + e * plane, grad_q[e], columns);
+  }
+  if (!p.partial) return;
+
+  // Sums over the strips of a warp, then over warps, always in the same order.
+  for (int distance = 1; distance * p.shares < 32; distance *= 2)
+#pragma unroll
+    for (int e = 0; e < CHANNELS; ++e)
+#pragma unroll
+      for (int shift = 0; shift < K; ++shift)
+        grad_embedding[e][shift] += __shfl_xor_sync(0xffffffffu, grad_embedding[e][shift], distance);
+  __syncthreads();
+  if (strip.slot % (32 / p.shares) == 0) {
+    float* const mine = memory + (threadIdx.x / 32 * padded + strip.channel) * K;
+#pragma unroll
+    for (int e = 0; e < CHANNELS; ++e)
+#pragma unroll
+      for (int shift = 0; shift < K; ++shift) mine[e * K + shift] = grad_embedding[e][shift];
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < x.channels * K; i += STRIP_THREADS) {
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) sum += memory[warp * padded * K + i];
+    p.partial[static_cast<long long>(blockIdx.x) * x.channels * K + i] = sum;
+  }
+}
+
+struct KeyBackward {
+  const void *gradient, *q, *k, *v, *rel_h, *rel_w;
+  const float *lse, *weighted;  // `weighted` may be null where grad_k is
+  void *grad_k, *grad_v;        // or null
+  Extents extents;
+  int shares, tiles;
+};
+
+// A key and the query `c` columns right of the window's left edge are tap K - 1 - c of that query, so that the queries
+// of a strip's keys are read as the keys of a strip's queries are.
+template <typename T, int K, int VEC>
+__global__ void __launch_bounds__(STRIP_THREADS, 2) small_key_backward(const KeyBackward p) {
+  constexpr int CHANNELS = BACKWARD_CHANNELS;
+  typedef Columns<K, VEC> Seen;
+  SHARED_MEMORY(float, positions);  // [channel][tap]: embeddings
+  const Extents& x = p.extents;
+  const Strip strip = Strip::at(x, p.shares, p.tiles, CHANNELS);
+  const int plane = x.height * x.width, padded = p.shares * CHANNELS;
+  const auto rel = Embeddings<T>::of(p.rel_h, p.rel_w, x, strip.map);
+  for (int i = threadIdx.x; i < padded * K * K; i += STRIP_THREADS) {
+    const int channel = i / (K * K), tap = i - channel * (K * K);
+    positions[i] = channel < x.channels ? rel.at(channel, tap / K, tap % K) : 0.0f;
+  }
+  __syncthreads();
+
+  float k[CHANNELS][STRIP], v[CHANNELS][STRIP], grad_k[CHANNELS][STRIP], grad_v[CHANNELS][STRIP];
+  load_strip<VEC>(k, map_of<T>(p.k, x, strip.map), x, strip);
+  load_strip<VEC>(v, map_of<T>(p.v, x, strip.map), x, strip);
+#pragma unroll
+  for (int e = 0; e < CHANNELS; ++e)
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) grad_k[e][pixel] = grad_v[e][pixel] = 0;
+
+#pragma unroll 1
+  for (int a = 0; a < K; ++a) {
+    const int row = strip.row + K / 2 - a, first = row * x.width + strip.column - Seen::LEFT;
+    const T *q = map_of<T>(p.q, x, strip.map) + first, *gradient = map_of<T>(p.gradient, x, strip.map) + first;
+    bool inside[Seen::SPAN / VEC];
+    Seen::inside(inside, x, strip, row);
+    float attention[K][STRIP], slopes[K][STRIP];
+#pragma unroll
+    for (int c = 0; c < K; ++c)
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) attention[c][pixel] = slopes[c][pixel] = 0;
+    add_products<K, VEC>(attention, k, q, x, strip, inside);
+#pragma unroll
+    for (int e = 0; e < CHANNELS; ++e) {
+      float query[Seen::SPAN];
+      load_row<VEC>(query, q + channel_offset(x, strip, e), inside);
+#pragma unroll
+      for (int c = 0; c < K; ++c) {
+        const float embedding = positions[((strip.channel + e) * K + a) * K + K - 1 - c];
+#pragma unroll
+        for (int pixel = 0; pixel < STRIP; ++pixel)
+          attention[c][pixel] = fmaf(query[Seen::SHIFT + pixel + c], embedding, attention[c][pixel]);
+      }
+    }
+    add_products<K, VEC>(slopes, v, gradient, x, strip, inside);
+
+    float lse[Seen::SPAN], weighted[Seen::SPAN];
+    const long long per_query = static_cast<long long>(strip.map) * plane + first;
+    load_row<VEC>(lse, p.lse + per_query, inside);
+#pragma unroll
+    for (int i = 0; i < Seen::SPAN; ++i) {
+      // There are no queries outside the image: an infinite denominator leaves them no attention to give.
+      if (!inside[i / VEC]) lse[i] = -LEFT_OUT;
+      weighted[i] = 0;
+    }
+    if (p.weighted) load_row<VEC>(weighted, p.weighted + per_query, inside);
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      sum_shares(attention[c], p.shares);
+      sum_shares(slopes[c], p.shares);
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) {
+        const int query = Seen::SHIFT + pixel + c;
+        attention[c][pixel] = exponential(attention[c][pixel] - lse[query]);
+        slopes[c][pixel] = attention[c][pixel] * (slopes[c][pixel] - weighted[query]);
+      }
+    }
+    add_weighted<K, VEC>(grad_k, slopes, q, x, strip, inside);
+    add_weighted<K, VEC>(grad_v, attention, gradient, x, strip, inside);
+  }
+
+  const int at = strip.channel * plane + strip.row * x.width + strip.column;
+  const int columns = strip.inside ? x.width - strip.column : 0;
+#pragma unroll
+  for (int e = 0; e < CHANNELS; ++e)
+    if (strip.channel + e < x.channels) {
+      if (p.grad_k) store_strip<VEC>(map_of<T>(p.grad_k, x, strip.map) + at + e * plane, grad_k[e], columns);
+      if (p.grad_v) store_strip<VEC>(map_of<T>(p.grad_v, x, strip.map) + at + e * plane, grad_v[e], columns);
+    }
+}
