@@ -67,24 +67,38 @@ DEVICE void stage_image(T* to, const T* from, int rows, int row, int column, int
   }
 }
 
-// A warp copies one row of each of PLANES planes to [plane][PITCH], COLUMNS columns from `column` on in units of VECTOR,
-// zeros outside 0..width - 1 or where the row does not exist. It has arrived when the warp has waited for its copies.
-template <int PLANES, int COLUMNS, int VECTOR, int PITCH, typename T>
-DEVICE void stage_rows(T* to, const T* row, int plane, int column, int width, bool exists) {
-  constexpr int UNITS = COLUMNS / VECTOR;
+// A warp's copies of one row of each of PLANES planes to [plane][PITCH], COLUMNS columns from `column` on in units of
+// VECTOR; zeros outside 0..width - 1. What one lane copies is worked out once, for all the rows that are to follow.
+template <typename T, int PLANES, int COLUMNS, int VECTOR, int PITCH>
+struct RowCopies {
+  static constexpr int UNITS = COLUMNS / VECTOR, COUNT = ceil_div(PLANES * UNITS, 32);
+  const T* from[COUNT];
+  int to[COUNT];
+  bool mine[COUNT], inside[COUNT];
+
+  __device__ __forceinline__ RowCopies(const T* row, int plane, int column, int width) {
 #pragma unroll
-  for (int i = threadIdx.x % 32; i < PLANES * UNITS; i += 32) {
-    const int k = i / UNITS, along = VECTOR * (i - k * UNITS), at = column + along;
-    const bool inside = exists && at >= 0 && at < width;
-    if constexpr (VECTOR == 1) {
-      T value{};
-      if (inside) value = row[k * plane + at];
-      to[k * PITCH + along] = value;
-    } else {
-      copy_async<VECTOR * 2>(to + k * PITCH + along, row + k * plane + at, inside);
+    for (int c = 0; c < COUNT; ++c) {
+      const int i = c * 32 + threadIdx.x % 32, k = i / UNITS, along = VECTOR * (i - k * UNITS), at = column + along;
+      mine[c] = i < PLANES * UNITS;
+      inside[c] = at >= 0 && at < width;
+      from[c] = row + k * plane + at;
+      to[c] = k * PITCH + along;
     }
   }
-}
+
+  // Copies the row `further` values on, zeros where it does not exist. It has arrived when the warp has waited for it.
+  __device__ __forceinline__ void start(T* rows, int further, bool exists) const {
+#pragma unroll
+    for (int c = 0; c < COUNT; ++c) {
+      if (!mine[c]) continue;
+      if constexpr (VECTOR > 1)
+        copy_async<VECTOR * 2>(rows + to[c], from[c] + further, exists && inside[c]);
+      else
+        rows[to[c]] = exists && inside[c] ? from[c][further] : T{};
+    }
+  }
+};
 
 // The fragment of CHUNKS * 8 rows k and 8 columns n of a matrix whose element (k, n) is a tap of some pixel, or zero.
 template <int CHUNKS>

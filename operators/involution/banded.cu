@@ -23,7 +23,7 @@ DEVICE constexpr int stages() {
 // [N, C, Ho, Wo] of x [N, C, H, W] and weight [N, G, K, K, Ho, Wo]. Rows of weight are read in units of VECTOR; x rows
 // in units of 8 where ALIGNED, else one by one.
 template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED>
-__global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_forward(const Banded p) {
+__global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) banded_forward(const Banded p) {
   constexpr int WINDOW = ceil_div(7 * S + K, 8), CHUNKS = (TILES - 1) * S + WINDOW, STAGES = stages<K, VECTOR>();
   constexpr int PITCH = pitch_of(8 * CHUNKS), COLUMNS = 8 * TILES, TAP_PITCH = pitch_of(COLUMNS);
   const int warp = threadIdx.x / 32, rows = blockDim.x / 32, seen_rows = (rows - 1) * S + K;
@@ -34,9 +34,9 @@ __global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_forward(const Ba
   const int plane = p.out_height * p.out_width, row = tile.row + warp;
   const bool exists = row < p.out_height;
   const T* weight = static_cast<const T*>(p.right) + tile.group * (K * K) * plane + row * p.out_width;
+  const RowCopies<T, K, COLUMNS, VECTOR, TAP_PITCH> copies(weight, plane, tile.column, p.out_width);
   const auto stage = [&](int a) {
-    stage_rows<K, COLUMNS, VECTOR, TAP_PITCH>(taps + a % STAGES * K * TAP_PITCH, weight + a * K * plane, plane,
-                                              tile.column, p.out_width, exists);
+    copies.start(taps + a % STAGES * K * TAP_PITCH, a * K * plane, exists);
     commit_copies();
   };
 #pragma unroll
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_forward(const Ba
 // [N, C, H, W] of gradient [N, C, Ho, Wo] and weight. The same product with the band transposed: its elements are taps
 // of the pixels that are summed over, so that row `a` of the kernel takes the taps of another row of the output.
 template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED, bool PAIRS>
-__global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_input_gradient(const Banded p) {
+__global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) banded_input_gradient(const Banded p) {
   constexpr int PAD = K / 2, SHIFT = PAD / S, CHUNKS = TILES / S + 1, STEPS = ceil_div(K, S);
   constexpr int STAGES = stages<STEPS, VECTOR>(), PITCH = pitch_of(8 * CHUNKS);
   constexpr int MARGIN = 8, COLUMNS = ceil_div(8 * TILES / S, 8) * 8 + 2 * MARGIN, TAP_PITCH = pitch_of(COLUMNS);
@@ -86,12 +86,11 @@ __global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_input_gradient(c
   const int first_a = (row + PAD) % S, last_seen = (row + PAD) / S;
   const int first_seen_row = (tile.row - PAD) >> (S - 1);
   const T* weight = static_cast<const T*>(p.right) + tile.group * (K * K) * plane;
+  const RowCopies<T, K, COLUMNS, VECTOR, TAP_PITCH> copies(weight, plane, first_column - MARGIN, p.out_width);
   const auto stage = [&](int step) {
     const int a = first_a + step * S, seen = last_seen - step;
     const bool exists = a < K && seen >= 0 && seen < p.out_height;
-    stage_rows<K, COLUMNS, VECTOR, TAP_PITCH>(taps + step % STAGES * K * TAP_PITCH,
-                                              weight + a * K * plane + seen * p.out_width, plane,
-                                              first_column - MARGIN, p.out_width, exists);
+    copies.start(taps + step % STAGES * K * TAP_PITCH, a * K * plane + seen * p.out_width, exists);
     commit_copies();
   };
 #pragma unroll
@@ -133,13 +132,12 @@ __global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_input_gradient(c
   }
 }
 
-// [N, G, K, K, Ho, Wo] of gradient [N, C, Ho, Wo] and x [N, C, H, W]: 16 pixels x 8 columns of the image are a product
-// over the 16 channels, of which the taps of those pixels are a band.
+// [N, G, K, K, Ho, Wo] of gradient [N, C, Ho, Wo] and x [N, C, H, W]: columns of the image x 8 pixels are a product over
+// the 16 channels, of which the taps of those pixels are a band.
 template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED>
-__global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_weight_gradient(const Banded p) {
-  constexpr int BLOCKS = ceil_div(TILES, 2), WINDOW = ceil_div(15 * S + K, 8);
-  constexpr int CHUNKS = (BLOCKS - 1) * 2 * S + WINDOW, PITCH = pitch_of(8 * CHUNKS);
-  constexpr int COLUMNS = 8 * TILES, OWN_PITCH = pitch_of(16 * BLOCKS), UNITS = COLUMNS / VECTOR;
+__global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) banded_weight_gradient(const Banded p) {
+  constexpr int PRODUCTS = ceil_div(7 * S + K, 16), CHUNKS = (TILES - 1) * S + 2 * PRODUCTS, PITCH = pitch_of(8 * CHUNKS);
+  constexpr int COLUMNS = 8 * TILES, OWN_PITCH = pitch_of(COLUMNS), UNITS = COLUMNS / VECTOR;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rows = blockDim.x / 32, seen_rows = (rows - 1) * S + K;
   const TilePlace tile = tile_place(p.tiles_down, p.tiles_across, rows, COLUMNS);
   SHARED_MEMORY(T, image);
@@ -148,7 +146,7 @@ __global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_weight_gradient(
   const int plane = p.out_height * p.out_width, row = tile.row + warp, columns = p.out_width - tile.column;
   const bool exists = row < p.out_height;
   const T* gradient = static_cast<const T*>(p.left) + tile.group * CHANNELS * plane + row * p.out_width;
-  stage_rows<CHANNELS, COLUMNS, VECTOR, OWN_PITCH>(own, gradient, plane, tile.column, p.out_width, exists);
+  RowCopies<T, CHANNELS, COLUMNS, VECTOR, OWN_PITCH>(gradient, plane, tile.column, p.out_width).start(own, 0, exists);
   commit_copies();
   const T* x = static_cast<const T*>(p.right) + tile.group * CHANNELS * (p.height * p.width);
   stage_image<CHUNKS, PITCH, K / 2, ALIGNED>(image, x, seen_rows, tile.row * S - K / 2, tile.column * S, p.height,
@@ -156,45 +154,44 @@ __global__ void __launch_bounds__(TILES > 2 ? 256 : 512) banded_weight_gradient(
   wait_for_copies<0>();
   __syncthreads();
 
-  // Pixels are rows of the product, so the gradient is transposed on the way; its matrices are channels 0-7 of pixels
-  // 0-7 and 8-15, then channels 8-15 of the same.
-  unsigned pixels[BLOCKS][4];
-  const SharedAddress from = shared_address(own + (lane % 8 + lane / 16 * 8) * OWN_PITCH + lane / 8 % 2 * 8);
+  // Channels are summed over, so both factors are transposed on the way from [channel][column].
+  unsigned pixels[TILES][2];
+  const SharedAddress own_column = shared_address(own + lane % 16 * OWN_PITCH);
 #pragma unroll
-  for (int block = 0; block < BLOCKS; ++block) load_matrices_transposed(pixels[block], from + block * 32);
+  for (int t = 0; t < TILES; ++t) load_matrices_transposed(pixels[t], own_column + t * 16);
   __syncwarp();
 
   // From here on the warp's own rows hold the taps of its pixels, of one kernel row: [tap][pixel].
-  const int pixel = lane / 4, first_tap = 2 * (lane % 4) - S * pixel;
+  const int pixel = 2 * (lane % 4), first_tap = lane / 4 - S * pixel;
   T* taps = own + first_tap * OWN_PITCH + pixel;
   T* grad_weight = static_cast<T*>(p.result) + tile.group * (K * K) * plane + row * p.out_width + tile.column;
+  SharedAddress seen = shared_address(image + (warp * S * CHANNELS + lane % 8 + lane / 16 * 8) * PITCH + lane / 8 % 2 * 8);
 #pragma unroll 1
   for (int a = 0; a < K; ++a) {
-    const T* seen = image + (warp * S + a) * CHANNELS * PITCH;
-    const SharedAddress seen_columns = shared_address(seen + lane % 16 * PITCH);
 #pragma unroll
-    for (int block = 0; block < BLOCKS; ++block)
+    for (int t = 0; t < TILES; ++t)
 #pragma unroll
-      for (int j = 0; j < WINDOW; ++j) {
-        unsigned channels[2];
-        load_matrices_transposed(channels, seen_columns + (block * 2 * S + j) * 16);
+      for (int i = 0; i < PRODUCTS; ++i) {
+        unsigned columns_seen[4];
+        load_matrices_transposed(columns_seen, seen + (t * S + 2 * i) * 16);
         float products[4] = {};
-        multiply_tiles<T>(products, pixels[block], channels);
+        multiply_tiles<T>(products, columns_seen, pixels[t]);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int further = 8 * j + e % 2 - 8 * S * (e / 2);
+          const int further = 16 * i + 8 * (e / 2) - S * (e % 2);
           if (static_cast<unsigned>(first_tap + further) < static_cast<unsigned>(K))
-            taps[further * OWN_PITCH + 16 * block + 8 * (e / 2)] = from_float<T>(products[e]);
+            taps[further * OWN_PITCH + 8 * t + e % 2] = from_float<T>(products[e]);
         }
       }
+    seen += CHANNELS * PITCH * 2;
     __syncwarp();
 #pragma unroll
     for (int i = lane; i < K * UNITS; i += 32) {
       const int b = i / UNITS, along = VECTOR * (i - b * UNITS);
       if (exists && along < columns)
-        store_vector<T, VECTOR>(grad_weight + (a * K + b) * plane + along,
-                                load_vector<T, VECTOR>(own + b * OWN_PITCH + along));
+        store_vector<T, VECTOR>(grad_weight + b * plane + along, load_vector<T, VECTOR>(own + b * OWN_PITCH + along));
     }
+    grad_weight += K * plane;
     __syncwarp();
   }
 }

@@ -32,7 +32,7 @@ def covers(p: Params, dtype: torch.dtype) -> bool:
 
 def forward(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) -> Launch:
     """One warp for each row of 16 channels."""
-    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5])
+    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5], p.stride)
     window = ceil_div(7 * s + k, 8)
     chunks = (tile.tiles - 1) * s + window
     vector = tile.vector(weight[5])
@@ -66,26 +66,27 @@ def input_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.S
 
 def weight_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) -> Launch:
     """One warp for each row of the output, and all its taps."""
-    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5])
-    blocks = ceil_div(tile.tiles, 2)
-    window = ceil_div(15 * s + k, 8)
-    image = ((tile.rows - 1) * s + k) * CHANNELS * _pitch(8 * ((blocks - 1) * 2 * s + window))
+    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5], p.stride)
+    products = ceil_div(7 * s + k, 16)
+    image = ((tile.rows - 1) * s + k) * CHANNELS * _pitch(8 * ((tile.tiles - 1) * s + 2 * products))
+    vector = tile.vector(weight[5])
     return _launch(
-        f"banded_weight_gradient<{_types(p, dtype, tile)}, {tile.vector(weight[5])}, {_flag(tile.vector(x[3], s) == 8)}>",
+        f"banded_weight_gradient<{_types(p, dtype, tile)}, {vector}, {_flag(tile.vector(x[3], s) == 8)}>",
         *(x, weight, tile),
-        values=image + tile.rows * CHANNELS * _pitch(16 * blocks),
+        values=image + tile.rows * CHANNELS * _pitch(tile.columns),
         outputs=weight.numel(),
-        products=k * blocks * window,
+        products=k * tile.tiles * products,
     )
 
 
 class _Tile:
     """How a plane is cut: blocks of as many rows as leave none nearly empty, of the width that wastes least."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, step: int = 1) -> None:
         self.tiles = min(TILES, key=lambda tiles: (ceil_div(width, 8 * tiles) * tiles, -tiles))
         self.columns = 8 * self.tiles
-        self.down = ceil_div(height, 8 if self.tiles > 2 else 16)
+        # Below 64 KiB of shared memory, also where a row of the widest tile needs two long ones of the input.
+        self.down = ceil_div(height, {1: 16, 2: 16, 4: 8, 7: 8 // step}[self.tiles])
         self.rows = ceil_div(height, self.down)
         self.across = ceil_div(width, self.columns)
 
