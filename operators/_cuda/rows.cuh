@@ -49,3 +49,50 @@ DEVICE bool has_column(int column, int right, int width) {
 DEVICE int nearest_row(int row, int down, int height, int width) {
   return (min(max(row + down, 0), height - 1) - row) * width;
 }
+
+// Loads the K rows that the windows of a segment's pixels reach, and for rows beyond the image others.
+template <int K, typename T, int COUNT>
+DEVICE void load_rows(float (&rows)[K][COUNT], const T* segment, int row, int column, int height, int width) {
+#pragma unroll
+  for (int a = 0; a < K; ++a)
+    load_row<K / 2>(rows[a], segment + nearest_row(row, a - K / 2, height, width), column, width);
+}
+
+// sums[i] = the window of pixel i, each tap times its coefficient, coefficients[FIRST] that of the first tap.
+template <int K, int FIRST = 0, int COUNT, int PIXELS>
+DEVICE void weigh(float (&sums)[PIXELS], const float (&coefficients)[COUNT][PIXELS],
+                  const float (&rows)[K][PIXELS + K - 1]) {
+#pragma unroll
+  for (int i = 0; i < PIXELS; ++i) sums[i] = 0;
+#pragma unroll
+  for (int tap = 0; tap < K * K; ++tap)
+#pragma unroll
+    for (int i = 0; i < PIXELS; ++i) sums[i] += coefficients[FIRST + tap][i] * rows[tap / K][tap % K + i];
+}
+
+// sums[FIRST + tap][i] += pixel i times what its window has at the tap.
+template <int K, int FIRST = 0, int COUNT, int PIXELS>
+DEVICE void correlate(float (&sums)[COUNT][PIXELS], const float (&pixels)[PIXELS],
+                      const float (&rows)[K][PIXELS + K - 1]) {
+#pragma unroll
+  for (int tap = 0; tap < K * K; ++tap)
+#pragma unroll
+    for (int i = 0; i < PIXELS; ++i) sums[FIRST + tap][i] += pixels[i] * rows[tap / K][tap % K + i];
+}
+
+// Makes the taps zero that are in rows beyond the image: load_rows has put others there.
+template <int K, int FIRST = 0, int COUNT, int PIXELS>
+DEVICE void clear_beyond(float (&taps)[COUNT][PIXELS], int row, int height) {
+#pragma unroll
+  for (int tap = 0; tap < K * K; ++tap)
+#pragma unroll
+    for (int i = 0; i < PIXELS; ++i)
+      if (!has_row(row, tap / K - K / 2, height)) taps[FIRST + tap][i] = 0;
+}
+
+// The pixels of a segment, of the rows that their windows reach.
+template <int K, int PIXELS>
+DEVICE void take_middle(float (&pixels)[PIXELS], const float (&rows)[K][PIXELS + K - 1]) {
+#pragma unroll
+  for (int i = 0; i < PIXELS; ++i) pixels[i] = rows[K / 2][K / 2 + i];
+}

@@ -51,29 +51,6 @@ DEVICE Place place_of(const Shape& shape) {
           groups * (shape.members * plane) + first};
 }
 
-// Loads the K rows of pixels that the windows of a segment reach; for rows beyond the image, others.
-template <int K, typename T, int COUNT>
-DEVICE void load_rows(float (&rows)[K][COUNT], const T* segment, const Place& at, const Shape& shape) {
-#pragma unroll
-  for (int a = 0; a < K; ++a)
-    load_row<K / 2>(rows[a], segment + nearest_row(at.row, a - K / 2, shape.height, shape.width), at.column,
-                    shape.width);
-}
-
-// sums[i] = pixel i's kernel over its window.
-template <int K, int PIXELS>
-DEVICE void apply(float (&sums)[PIXELS], const float (&kernel)[K * K][PIXELS],
-                  const float (&rows)[K][PIXELS + K - 1]) {
-#pragma unroll
-  for (int i = 0; i < PIXELS; ++i) sums[i] = 0;
-#pragma unroll
-  for (int a = 0; a < K; ++a)
-#pragma unroll
-    for (int b = 0; b < K; ++b)
-#pragma unroll
-      for (int i = 0; i < PIXELS; ++i) sums[i] += kernel[a * K + b][i] * rows[a][i + b];
-}
-
 // Loads the kernel of each pixel of a segment, with zeros for rows beyond the image.
 template <int K, typename T, int PIXELS>
 DEVICE void load_kernel(float (&kernel)[K * K][PIXELS], const T* weight, const Place& at, const Shape& shape) {
@@ -120,11 +97,12 @@ __global__ void __launch_bounds__(THREADS) aggregate(const SmallAggregation p) {
   for (int member = 0; member < p.shape.members; member += TOGETHER) {
     float rows[TOGETHER][K][PIXELS + K - 1];
 #pragma unroll
-    for (int t = 0; t < TOGETHER; ++t) load_rows<K>(rows[t], x + t * step, at, p.shape);
+    for (int t = 0; t < TOGETHER; ++t)
+      load_rows<K>(rows[t], x + t * step, at.row, at.column, p.shape.height, p.shape.width);
 #pragma unroll
     for (int t = 0; t < TOGETHER; ++t) {
       float sums[PIXELS];
-      apply<K>(sums, kernel, rows[t]);
+      weigh<K>(sums, kernel, rows[t]);
       store_floats(y + t * step, sums);
     }
     x += TOGETHER * step;
@@ -156,20 +134,19 @@ __global__ void __launch_bounds__(THREADS) aggregate_backward(const SmallAggrega
     float gradients[TOGETHER][K][PIXELS + K - 1], rows[TOGETHER][K][PIXELS + K - 1];
 #pragma unroll
     for (int t = 0; t < TOGETHER; ++t) {
-      load_rows<K>(gradients[t], gradient + t * step, at, p.shape);
-      if constexpr (GRAD_WEIGHT) load_rows<K>(rows[t], x + t * step, at, p.shape);
+      load_rows<K>(gradients[t], gradient + t * step, at.row, at.column, p.shape.height, p.shape.width);
+      if constexpr (GRAD_WEIGHT)
+        load_rows<K>(rows[t], x + t * step, at.row, at.column, p.shape.height, p.shape.width);
     }
 #pragma unroll
     for (int t = 0; t < TOGETHER; ++t) {
-      if constexpr (GRAD_WEIGHT)
-#pragma unroll
-        for (int tap = 0; tap < K * K; ++tap)
-#pragma unroll
-          for (int i = 0; i < PIXELS; ++i)
-            sums[tap][i] += gradients[t][K / 2][K / 2 + i] * rows[t][tap / K][tap % K + i];
+      float grad[PIXELS];
+      if constexpr (GRAD_WEIGHT) {
+        take_middle<K>(grad, gradients[t]);
+        correlate<K>(sums, grad, rows[t]);
+      }
       if constexpr (GRAD_X) {
-        float grad[PIXELS];
-        apply<K>(grad, turned, gradients[t]);
+        weigh<K>(grad, turned, gradients[t]);
         store_floats(grad_x + t * step, grad);
       }
     }
@@ -177,13 +154,9 @@ __global__ void __launch_bounds__(THREADS) aggregate_backward(const SmallAggrega
     x += TOGETHER * step;
     grad_x += TOGETHER * step;
   }
-  if constexpr (GRAD_WEIGHT)
+  if constexpr (GRAD_WEIGHT) {
+    clear_beyond<K>(sums, at.row, p.shape.height);
 #pragma unroll
-    for (int tap = 0; tap < K * K; ++tap) {
-      const bool inside = has_row(at.row, tap / K - K / 2, p.shape.height);
-      float grad[PIXELS];
-#pragma unroll
-      for (int i = 0; i < PIXELS; ++i) grad[i] = inside ? sums[tap][i] : 0;
-      store_floats(grad_weight + tap * plane, grad);
-    }
+    for (int tap = 0; tap < K * K; ++tap) store_floats(grad_weight + tap * plane, sums[tap]);
+  }
 }

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from opbench.api import Cost, Macs, Maker, Nchw, Operator, Sample, Work
+from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
+from .cuda import CUDA
 from .layer import XVolution
 from .reference import Params, xvolution
+from .work import core_work
 
 
 def inputs(p: Params, shape: Nchw, make: Maker) -> Mapping[str, Tensor]:
@@ -27,7 +29,7 @@ def inputs(p: Params, shape: Nchw, make: Maker) -> Mapping[str, Tensor]:
 def cost(p: Params, shape: Nchw) -> Cost:
     """The core of either form, its 1x1 convolutions, and the convolution branch with its bias and two norms."""
     channels = shape.channels
-    core = attention_work(p, shape) if p.form == "B" else products_work(p, shape)
+    core = core_work(p, shape)
     pointwise = (3 if p.form == "B" else 2 + p.directions) * channels**2
     filters = channels if p.convolution == "depthwise" else channels**2
     taps = Macs.of_windows(p.window, p.window, shape.height, shape.width)
@@ -40,26 +42,6 @@ def cost(p: Params, shape: Nchw) -> Cost:
     )
 
 
-def attention_work(p: Params, shape: Nchw) -> Work:
-    """Form B: k^2 MACs per channel and pixel for the affinities and again for the weighted sum.
-
-    The backward recomputes the affinities and forms their gradient, gq, gk and gv.
-    """
-    p.head_width(shape.channels)
-    taps = shape.batch * shape.channels * Macs.of_windows(p.window, p.window, shape.height, shape.width)
-    return Work(forward=2 * taps, backward=5 * taps)
-
-
-def products_work(p: Params, shape: Nchw) -> Work:
-    """Form A: one multiplication per channel, pixel and direction; gq and gk cost as much each."""
-    partners = sum(
-        max(0, shape.height - abs(down) * p.shift) * max(0, shape.width - abs(right) * p.shift)
-        for down, right in p.directed_steps
-    )
-    every = Macs(dense=p.directions * shape.height * shape.width, in_bounds=partners)
-    return Work.bilinear(shape.batch * shape.channels * every)
-
-
 OPERATOR = Operator(
     source="Chen, Wang, Ni, X-volution: On the Unification of Convolution and Self-Attention, arXiv 2106.02253 (2021)",
     params=Params,
@@ -67,6 +49,14 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=XVolution,
     cost=cost,
+    implementations={
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: affinities live in registers, all gradients in one pass",
+        )
+    },
     samples=(
         Sample(Params(), 16),
         Sample(Params(kernel_size=5, heads=2, scale="head_width", convolution="depthwise"), 6),
