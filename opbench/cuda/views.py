@@ -44,3 +44,10 @@ def backward_view(vertical: Window, horizontal: Window, height: int, width: int)
         *divisor(horizontal.kernel),
         *divisor(vertical.kernel * horizontal.kernel),
     )
+
+
+def flipped_view(vertical: Window, horizontal: Window, height: int, width: int) -> tuple[int, ...]:
+    """The `View` of an input's pixels into the outputs where the stride is 1: steps go backward."""
+    view = list(backward_view(vertical, horizontal, height, width))
+    view[5:7] = -vertical.dilation, -horizontal.dilation
+    return tuple(view)

@@ -251,14 +251,14 @@ struct ReachingFilters {
   int channels, size, width, every;  // size is height * width of a filter
   Reach rows, columns;
   Divisor taps_across, taps;  // those that reach, along a row and in all
-  int depth_end;              // outputs * taps
+  int depths;                 // outputs * taps
   int first;                  // channel of the tile's first line
 
   MEMBER Line line(int i) const {
     return first + i < channels ? (first + i) * size : -1;
   }
   MEMBER Depth depth(int k) const {
-    if (k >= depth_end) return -1;
+    if (k >= depths) return -1;
     const int output = taps.quotient(k), rest = k - output * taps.by;
     const int i = taps_across.quotient(rest), j = rest - i * taps_across.by;
     const int a = rows.first + i * every, b = columns.first + j * every;

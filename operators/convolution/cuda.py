@@ -32,7 +32,8 @@ def backward(
     results: list[Tensor | None] = [None] * len(wanted)
     if wanted[0]:
         results[0] = grad_x = torch.empty_like(x)
-        kernels.convolve_back(p, gradient, weight, grad_x)
+        back = products.convolve_back_strided if p.stride > 1 and not is_narrow else kernels.convolve_back
+        back(p, gradient, weight, grad_x)
     if wanted[1]:
         if is_narrow:
             splits = narrow.splits(weight.numel(), x.shape[0])

@@ -60,60 +60,91 @@ struct InputGradient {
   const void* gradient;  // [N, G * outputs, Ho, Wo]
   const void* weight;    // [G * outputs, channels, kh, kw]
   void* result;          // [N, G * channels, H, W]
-  View view;             // of every stride-th pixel into the gradient
-  int images, groups, channels, outputs, height, width, kernel_height, kernel_width, stride, every;
+  View view;             // of pixels into the gradient, the other way round
+  int images, groups, channels, outputs;
 };
 
-// Rows are channels, columns pixels, k outputs and taps. A block has pixels of one residue modulo the stride in each
-// direction: the same taps reach all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
+// For stride 1. Rows are channels, columns pixels, k outputs and taps. FILTERS and POSITIONS values are loaded at once
+// where the only tap sees just its own position; else, both 0, filters and windows are gathered.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, 256 / M) input_gradient(const InputGradient p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
-  const int positions = p.images * p.view.positions.by;
+  const int plane = p.view.positions.by, positions = p.images * plane, size = p.view.taps.by;
+  const int depth = p.outputs * size, gradient_plane = p.view.height * p.view.width;
   const Tile tile = Tile::at(blockIdx.x, (p.channels + M - 1) / M, (positions + N - 1) / N, p.groups);
-  const int row = tile.row * M, column = tile.column * N, channel = tile.group * p.channels;
-  const int residue_y = tile.rest / p.stride, residue_x = tile.rest - residue_y * p.stride;
-  const int size = p.kernel_height * p.kernel_width, gradient_plane = p.view.height * p.view.width;
-  const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * p.outputs * p.channels * size;
+  const int row = tile.row * M, column = tile.column * N;
+  const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * depth * p.channels;
   const T* gradient = static_cast<const T*>(p.gradient) + static_cast<long long>(tile.group) * p.outputs * gradient_plane;
   const long long image_size = static_cast<long long>(p.groups) * p.outputs * gradient_plane;
   Block product;
   product.clear();
-  if constexpr (POSITIONS > 0) {
-    const Matrix<T, FILTERS, false> filters{weight + row, p.channels - row, p.outputs, p.channels};
-    product.add(filters,
-                Planes<T, POSITIONS, false>{p.view.positions, gradient, image_size, positions, p.outputs, column}, 0,
-                p.outputs, shared);
-  } else {
-    View view = p.view;
-    const Reach rows = reach(residue_y, p.kernel_height, p.stride, p.view.top, p.view.down, p.every);
-    const Reach columns = reach(residue_x, p.kernel_width, p.stride, p.view.left, p.view.across, p.every);
-    const int taps = rows.taps * columns.taps, depth = p.outputs * taps;
-    view.top = rows.from, view.left = columns.from, view.down = rows.step, view.across = columns.step;
-    view.taps_across = Divisor::of(max(columns.taps, 1)), view.taps = Divisor::of(max(taps, 1));
-    const ReachingFilters<T> filters{weight,  p.channels,       size,      p.kernel_width, p.every, rows,
-                                     columns, view.taps_across, view.taps, depth,          row};
-    product.add(filters, SmallWindows<T>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
-  }
+  if constexpr (POSITIONS > 0)
+    product.add(Matrix<T, FILTERS, false>{weight + row, p.channels - row, depth, p.channels},
+                Planes<T, POSITIONS, false>{p.view.positions, gradient, image_size, positions, depth, column}, 0, depth,
+                shared);
+  else
+    product.add(ReachingFilters<T>{weight, p.channels, size, p.view.taps_across.by, 1, {}, {}, p.view.taps_across,
+                                   p.view.taps, depth, row},
+                SmallWindows<T>{p.view, gradient, image_size, positions, depth, column}, 0, depth, shared);
+
+  T* result = static_cast<T*>(p.result) + static_cast<long long>(tile.group) * p.channels * plane;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i < p.channels)
+      store_run(result + static_cast<long long>(row + i) * plane, static_cast<long long>(p.groups) * p.channels * plane,
+                p.view.positions, column + j, positions, sums);
+  });
+}
+
+struct StridedInputGradient {
+  const void* gradient;  // [N, G * outputs, Ho, Wo]
+  const void* weight;    // [G * outputs, channels, kh, kw]
+  void* result;          // [N, G * channels, H, W]
+  View view;             // of every stride-th pixel into the gradient, but for where it begins and how it steps
+  int images, groups, channels, outputs, height, width;
+  int stride, every;
+};
+
+// The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
+// all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
+template <typename T, int M, int N>
+__global__ void __launch_bounds__(2 * M, 256 / M) strided_input_gradient(const StridedInputGradient p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, shared);
+  const int positions = p.images * p.view.positions.by;
+  const Tile tile = Tile::at(blockIdx.x, (p.channels + M - 1) / M, (positions + N - 1) / N, p.groups);
+  const int residue_y = tile.rest / p.stride, residue_x = tile.rest - residue_y * p.stride;
+  const int row = tile.row * M, column = tile.column * N;
+  const int size = p.view.taps.by, kernel_width = p.view.taps_across.by, kernel_height = size / kernel_width;
+  const Reach rows = reach(residue_y, kernel_height, p.stride, p.view.top, p.view.down, p.every);
+  const Reach columns = reach(residue_x, kernel_width, p.stride, p.view.left, p.view.across, p.every);
+  const int taps = rows.taps * columns.taps, depth = p.outputs * taps, gradient_plane = p.view.height * p.view.width;
+  const T* weight =
+      static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * p.outputs * p.channels * size;
+  const T* gradient = static_cast<const T*>(p.gradient) + static_cast<long long>(tile.group) * p.outputs * gradient_plane;
+  View view = p.view;
+  view.top = rows.from, view.left = columns.from, view.down = rows.step, view.across = columns.step;
+  view.taps_across = Divisor::of(max(columns.taps, 1)), view.taps = Divisor::of(max(taps, 1));
+  const ReachingFilters<T> filters{weight,  p.channels,       size,      kernel_width, p.every, rows,
+                                   columns, view.taps_across, view.taps, depth,        row};
+  const long long image_size = static_cast<long long>(p.groups) * p.outputs * gradient_plane;
+  Block product;
+  product.clear();
+  product.add(filters, SmallWindows<T>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
 
   const int plane = p.height * p.width;
-  T* result = static_cast<T*>(p.result) + static_cast<long long>(channel) * plane;
+  T* result = static_cast<T*>(p.result) + static_cast<long long>(tile.group) * p.channels * plane;
   const long long result_size = static_cast<long long>(p.groups) * p.channels * plane;
   product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
     if (row + i >= p.channels) return;
-    T* channel_at = result + static_cast<long long>(row + i) * plane;
-    if (p.stride == 1) {
-      store_run(channel_at, result_size, p.view.positions, column + j, positions, sums);
-      return;
-    }
 #pragma unroll
     for (int e = 0; e < Block::RUN; ++e) {
       const int position = column + j + e, image = p.view.positions.quotient(position);
       const int rest = position - image * p.view.positions.by, y = p.view.columns.quotient(rest);
       const int h = residue_y + y * p.stride, w = residue_x + (rest - y * p.view.columns.by) * p.stride;
       if (position < positions && h < p.height && w < p.width)
-        channel_at[image * result_size + h * p.width + w] = from_float<T>(sums[e]);
+        result[image * result_size + (static_cast<long long>(row + i) * p.height + h) * p.width + w] =
+            from_float<T>(sums[e]);
     }
   });
 }

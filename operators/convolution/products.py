@@ -9,7 +9,7 @@ import torch
 
 from opbench.api import Unsupported
 from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div, kernel
-from opbench.cuda.views import backward_view, forward_view
+from opbench.cuda.views import backward_view, flipped_view, forward_view
 
 from .reference import Params
 
@@ -33,10 +33,11 @@ def convolve(
     """[N, C, H, W], [O, C/g, kh, kw], [O] or none -> [N, O, Ho, Wo]."""
     outputs, channels = weight[0] // p.groups, weight[1]
     positions, depth = y[0] * y[2] * y[3], weight[1:].numel()
-    tile = _tile(outputs, positions, p.groups)
+    filters = _whole_vector(dtype, depth)
+    tile = _tile(outputs, positions, p.groups, gathered=filters == 1)
     pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else 0
     return SOURCE.launch(
-        _name("forward", dtype, *tile, _whole_vector(dtype, depth), pixels),
+        _name("forward", dtype, *tile, filters, pixels),
         **_blocks(dtype, tile, _tiles(tile, outputs, positions) * p.groups, depth, y.numel()),
         scalars=(*forward_view(*p.windows, x[2], x[3]), x[0], p.groups, channels, outputs),
     )
@@ -44,22 +45,35 @@ def convolve(
 
 @kernel
 def convolve_back(p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.Size, gx: torch.Size) -> Launch:
-    """[N, O, Ho, Wo], [O, C/g, kh, kw] -> [N, C, H, W]."""
-    outputs, channels, residues = weight[0] // p.groups, weight[1], p.stride**2
-    positions = gx[0] * ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
-    tile = _tile(channels, positions, p.groups * residues)
+    """[N, O, Ho, Wo], [O, C/g, kh, kw] -> [N, C, H, W], for stride 1."""
+    outputs, channels = weight[0] // p.groups, weight[1]
+    positions = gx[0] * gx[2] * gx[3]
     filters, pixels = 0, 0
     if _is_pointwise(p):
         filters, pixels = _whole_vector(dtype, channels), _vector(dtype, gx[2] * gx[3])
-    # The blocks of all residues together go through the taps once.
-    depth = ceil_div(outputs * weight[2] * weight[3], residues)
-    every = p.stride // math.gcd(p.stride, p.dilation)
+    tile = _tile(channels, positions, p.groups, gathered=not filters)
     return SOURCE.launch(
         _name("input_gradient", dtype, *tile, filters, pixels),
+        **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups, outputs * weight[2:].numel(), gx.numel()),
+        scalars=(*flipped_view(*p.windows, gx[2], gx[3]), gx[0], p.groups, channels, outputs),
+    )
+
+
+@kernel
+def convolve_back_strided(p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.Size, gx: torch.Size) -> Launch:
+    """The same for any stride."""
+    outputs, channels, residues = weight[0] // p.groups, weight[1], p.stride**2
+    positions = gx[0] * ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
+    tile = _tile(channels, positions, p.groups * residues, gathered=True)
+    # The blocks of all residues together go through the taps once.
+    depth = ceil_div(outputs * weight[2:].numel(), residues)
+    every = p.stride // math.gcd(p.stride, p.dilation)
+    return SOURCE.launch(
+        _name("strided_input_gradient", dtype, *tile),
         **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups * residues, depth, gx.numel()),
         scalars=(
             *backward_view(*p.windows, gx[2], gx[3]),
-            *(gx[0], p.groups, channels, outputs, gx[2], gx[3], weight[2], weight[3], p.stride, every),
+            *(gx[0], p.groups, channels, outputs, gx[2], gx[3], p.stride, every),
         ),
     )
 
@@ -107,16 +121,17 @@ def require_sizes(p: Params, x: torch.Size, weight: torch.Size, y: torch.Size) -
             raise Unsupported(f"kernels number the {what} by 32-bit integers, and there are {size}")
 
 
-def _tile(rows: int, columns: int, products: int) -> Tile:
-    """A tile for so many matrix products: as large as leaves enough of them."""
-    for tile in ((128, 128), (64, 128)):
-        if rows > tile[0] // 2 and _tiles(tile, rows, columns) * products >= BLOCKS // 2:
-            return tile
-    return 64, 64
+def _tile(rows: int, columns: int, products: int, *, gathered: bool) -> Tile:
+    """A tile for so many matrix products, as large as leaves enough of them; `gathered`: filters come one by one."""
+    if rows > 64 and ceil_div(rows, 128) * ceil_div(columns, 128) * products >= BLOCKS // 2:
+        return 128, 128
+    # Filters that are gathered and 128 columns would not fit the registers of so few threads.
+    wide = not gathered and ceil_div(rows, 64) * ceil_div(columns, 128) * products >= BLOCKS // 2
+    return 64, 128 if wide else 64
 
 
 def _weight_tile(outputs: int, depth: int) -> Tile:
-    return 128 if outputs > 64 else 64, 128 if depth > 64 else 64
+    return (128, 128 if depth > 64 else 64) if outputs > 64 else (64, 64)
 
 
 def _tiles(tile: Tile, rows: int, columns: int) -> int:
