@@ -103,6 +103,7 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
         machine_to_itself(found.measure, found.metrics, allow_noisy, console, gpu) as noisy,
         store.exclusive(directory),
     ):
+        ceilings = [probing.ceilings("cuda")] if gpu and "latency" in found.metrics else []
         header = Header(
             title=found.title,
             question=found.question,
@@ -115,9 +116,7 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
             metrics=tuple(found.metrics),
             measure=found.measure,
             report=found.report,
-            environment=environment.capture(
-                ["opbench", *sys.argv[1:]], [probing.ceilings("cuda")] if gpu and "latency" in found.metrics else ()
-            ),
+            environment=environment.capture(["opbench", *sys.argv[1:]], ceilings),
             plan=(*((record.case, record.implementation) for record in refused), *prepared.plan),
         )
         store.create(directory, header, refused)

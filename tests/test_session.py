@@ -449,6 +449,59 @@ def test_a_case_that_exceeds_the_gpu_is_not_attempted(tmp_path: Path) -> None:
     assert re.fullmatch(r"needs about [\d.]+ KiB of memory, 4\.00 KiB are free", records[0].outcome.reason)
 
 
+STAND_IN = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from opbench import session, worker
+from opbench.measure import blocks
+from opbench.measure.ceilings import Ceiling, Ceilings
+from opbench.measure.device_clock import DeviceClock
+from opbench.measure.gpu import UsableGpu
+from opbench.measure.stop import WarmUp
+from opbench.subject import Subject
+from tests.test_worker import HostStream
+
+rate = Ceiling(value=2e12, low=1.9e12, high=2.1e12)
+ceilings = Ceilings(
+    device="cuda", identity={{"device": "stand-in"}}, captured="2031", bytes_per_second=rate,
+    macs_per_second={{"float32": rate}}, last_level_cache_bytes=1 << 20,
+)
+load = Subject.load
+Subject.load = classmethod(lambda _, registry, case, name="reference", device=None: load(registry, case, name))
+blocks.escaped = lambda *_: False
+session.graphics.find = lambda: UsableGpu(uuid="GPU-0", spendable_bytes=1 << 30)
+session.probing.ceilings = lambda device: ceilings
+worker._timer = lambda policies: DeviceClock(HostStream(), warm_up=WarmUp(max_seconds=0.01))
+"""
+"""A GPU that is the CPU, with a clock on which every call is short."""
+
+
+def test_a_run_on_a_stand_in_for_a_gpu_is_recorded_reported_and_gone_on_with(workshop: Workshop) -> None:
+    workshop.plugin("scale", "other(scale)")
+    settings = ("--set", "measure.device=cuda", "--set", "metrics=[counts, latency]")
+    done = workshop.opbench("run", workshop.suite(["scale"]), "--out", "run", *settings, before=STAND_IN)
+    assert done.status == 0, done.errors
+    records = lines(workshop.folder / "run")
+    assert [line["implementation"] for line in records] == ["reference", "other"]
+    for line in records:
+        assert line["status"] == "measured"
+        policies = [timing["policy"] for timing in line["timings"]]
+        assert [(policy["device"], policy["launch"]) for policy in policies] == [("cuda", "eager"), ("cuda", "graph")]
+        assert all(policy["threads"] == 1 for policy in policies)
+    header = json.loads((workshop.folder / "run" / store.HEADER_FILE).read_text())
+    assert header["environment"]["settings"]["cuDNN TF32"] == "False"
+    assert header["environment"]["ceilings"][0]["identity"] == {"device": "stand-in"}
+    said = (workshop.folder / "run" / "report.md").read_text()
+    assert "hot cache, cuda, eager" in said
+    assert "hot cache, cuda, graph" in said
+    assert "a caller waits" in said
+
+    (workshop.folder / "run" / store.RECORDS_FILE).write_text(json.dumps(records[0]) + "\n")
+    resumed = workshop.opbench("run", "--resume", "run", before=STAND_IN)
+    assert resumed.status == 0, resumed.errors
+    assert [line["implementation"] for line in lines(workshop.folder / "run")] == ["reference", "other"]
+
+
 @pytest.mark.gpu
 def test_a_run_on_a_gpu_measures_what_a_run_on_the_cpu_does(workshop: Workshop) -> None:
     workshop.plugin("scale")
