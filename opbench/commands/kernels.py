@@ -30,8 +30,8 @@ def kernels(operators: tuple[str, ...], architectures: tuple[str, ...], paths: t
     spill      bytes of registers that had no room and go through memory; should be 0
     shared     shared memory of a block, in its largest launch
     occupancy  share of a multiprocessor's warps that can be resident
-    instr/out  thread instructions for each output, estimated from machine code (needs a disassembler:
-               pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm)
+    instr/out  thread instructions for each output of the largest published layer, estimated from machine code
+               (needs a disassembler: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm)
     issue      cycles of a multiprocessor that those take to issue
     memory     cycles that the compulsory bytes take, on sm_90 with an H200's bandwidth; the larger of
                both bounds the kernel. Estimates: nothing is run.
@@ -40,7 +40,7 @@ def kernels(operators: tuple[str, ...], architectures: tuple[str, ...], paths: t
     NVRTC, which comes with opbench[cuda13] or opbench[cuda12], and no GPU; what is compiled is kept.
 
     With --json, a list of rows with the keys `operator`, `kernel`, `arch`, `threads`, `registers`, `spill_bytes`,
-    `shared_bytes`, `occupancy`, `instructions_per_output` and `memory_cycles`; the last two may be null.
+    `shared_bytes`, `occupancy`, `layer`, `instructions_per_output` and `memory_cycles`; the last three may be null.
 
     \b
     opbench kernels involution --arch sm_80 --arch sm_90
@@ -84,7 +84,7 @@ def _print_table(rows: list[Row]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("operator", "kernel", "arch"):
         table.add_column(heading, overflow="fold")
-    for heading in ("regs", "spill", "shared", "occupancy", "instr/out", "issue", "memory"):
+    for heading in ("regs", "spill", "shared", "occupancy", "layer", "instr/out", "issue", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         cells = [
@@ -95,8 +95,12 @@ def _print_table(rows: list[Row]) -> None:
             f"{row.spill_bytes} B",
             f"{row.shared_bytes / 1024:.1f} KiB",
             f"{row.occupancy:.0%}",
-            *("n/a" if value is None else f"{value:.3g}" for value in (row.instructions_per_output, row.issue_cycles)),
-            "n/a" if row.memory_cycles is None else f"{row.memory_cycles:.2g}",
+            row.layer or "",
+            *map(_estimate, (row.instructions_per_output, row.issue_cycles, row.memory_cycles)),
         ]
         table.add_row(*(Text(plain(cell)) for cell in cells))
     options.screen().print(table)
+
+
+def _estimate(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

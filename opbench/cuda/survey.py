@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +41,12 @@ class Row:
     """Of a block, in its largest launch."""
     occupancy: float
     """Share of a multiprocessor's warps that can be resident; 0 where a block does not fit."""
+    layer: str | None = None
+    """Input of the largest published layer that launches it, which the estimates are for; None where none does."""
     instructions_per_output: float | None = None
     """Estimated from machine code; None without a disassembler, or where the launch does not say what it computes."""
     memory_cycles: float | None = None
-    """Cycles of one multiprocessor that each output's compulsory bytes take, of the largest published layer."""
+    """Cycles of one multiprocessor that each output's compulsory bytes take."""
 
     @property
     def issue_cycles(self) -> float | None:
@@ -68,44 +70,47 @@ def survey(
         CompileError: one does not compile.
         Unsupported: there is no NVRTC.
     """
-    by_source: dict[Source, dict[str, list[Recorded]]] = {}
-    for found in launches(operator, core):
-        by_source.setdefault(found.launch.source, {}).setdefault(found.launch.kernel, []).append(found)
+    by_source: dict[Source, dict[str, list[Sighting]]] = {}
+    for seen in sightings(operator, core):
+        launch = seen.recorded.launch
+        by_source.setdefault(launch.source, {}).setdefault(launch.kernel, []).append(seen)
     for source, by_kernel in by_source.items():
         cubin = nvrtc.compile_kernels(source, tuple(sorted(by_kernel)), architecture)
         resources = read_log(cubin.log)
         code = _code(cubin.image) if disassemble else {}
-        for kernel, launched in sorted(by_kernel.items()):
+        for kernel, seen_of_it in sorted(by_kernel.items()):
             symbol = cubin.names[kernel]
-            yield _row(name, kernel, architecture, launched, resources[symbol], code.get(symbol))
+            yield _row(name, kernel, architecture, seen_of_it, resources[symbol], code.get(symbol))
 
 
 def _row(
     operator: str,
     kernel: str,
     architecture: str,
-    launched: Sequence[Recorded],
+    seen: Sequence[Sighting],
     used: Resources,
     code: Sequence[sass.Instruction] | None,
 ) -> Row:
-    largest = max(launched, key=lambda found: found.bytes)
-    shared_bytes = used.shared_bytes + max(found.launch.shared_bytes for found in launched)
+    threads = max(sighting.recorded.launch.threads for sighting in seen)
+    shared_bytes = used.shared_bytes + max(sighting.recorded.launch.shared_bytes for sighting in seen)
+    published = [sighting for sighting in seen if sighting.published]
+    largest = max(published, key=lambda sighting: sighting.recorded.bytes, default=None)
     return Row(
         operator=operator,
         kernel=kernel,
         arch=architecture,
-        threads=largest.launch.threads,
+        threads=threads,
         registers=used.registers,
         spill_bytes=used.spill_bytes,
         shared_bytes=shared_bytes,
         occupancy=occupancy(
-            MULTIPROCESSORS[architecture],
-            registers=used.registers,
-            threads=largest.launch.threads,
-            shared_bytes=shared_bytes,
+            MULTIPROCESSORS[architecture], registers=used.registers, threads=threads, shared_bytes=shared_bytes
         ),
-        instructions_per_output=sass.instructions_per_output(code, largest.launch) if code else None,
-        memory_cycles=_memory_cycles(largest, architecture),
+        layer=str(largest.shape) if largest else None,
+        instructions_per_output=(
+            sass.instructions_per_output(code, largest.recorded.launch) if code and largest else None
+        ),
+        memory_cycles=_memory_cycles(largest.recorded, architecture) if largest else None,
     )
 
 
@@ -116,15 +121,27 @@ def _code(image: bytes) -> dict[str, tuple[sass.Instruction, ...]]:
         return {}
 
 
-def launches(operator: Operator, core: CudaCore) -> Iterator[Recorded]:
+@dataclass(frozen=True)
+class Sighting:
+    """A launch, and the layer input it was seen at."""
+
+    recorded: Recorded
+    shape: Nchw
+    published: bool
+    """Whether a published network has the layer, or it only catches bugs."""
+
+
+def sightings(operator: Operator, core: CudaCore) -> Iterator[Sighting]:
     """Every launch of forward and backward, at the operator's catching cases, the core's own, and published layers."""
-    cases = [(case.params, case.shape) for case in cases_of(operator, core)]
-    for params, shape in dict.fromkeys([*cases, *core.layers]):
-        for dtype in DTYPES:
-            yield from launches_of(operator, core, params, shape, dtype)
+    catching = dict.fromkeys((case.params, case.shape) for case in cases_of(operator, core))
+    for cases, published in ((catching, False), (core.layers, True)):
+        for params, shape in cases:
+            for dtype in DTYPES:
+                for found in launches_of(operator, core, params, shape, dtype):
+                    yield Sighting(found, shape, published)
 
 
-def launches_of(operator: Operator, core: CudaCore, params: Any, shape: Nchw, dtype: torch.dtype) -> Iterable[Recorded]:
+def launches_of(operator: Operator, core: CudaCore, params: Any, shape: Nchw, dtype: torch.dtype) -> list[Recorded]:
     """The launches of one forward and backward for a layer input, nothing run and nothing allocated."""
     tensors = [
         tensor.requires_grad_(tensor.is_floating_point())
