@@ -88,7 +88,7 @@ class CudaStream:
 
 
 def look() -> Look:
-    """Look at what else goes on: compilations of this process, and the state of the device."""
+    """Look at what else goes on: compilations of this process, and the pace of the device."""
     return Look(compiled=compiled_graphs(), state=nvml.pace(torch.cuda.current_device()))
 
 
