@@ -9,6 +9,7 @@ from torch import Tensor
 
 from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
+from .cuda import CUDA
 from .layer import DynamicConvolution, hidden_width
 from .reference import Params, dynamic_convolution, native
 
@@ -45,7 +46,13 @@ OPERATOR = Operator(
     layer=DynamicConvolution,
     cost=cost,
     implementations={
-        "native": Implementation(core=native, summary="torch.nn.functional.conv2d with a group for each image")
+        "native": Implementation(core=native, summary="torch.nn.functional.conv2d with a group for each image"),
+        "cuda": Implementation(
+            core=CUDA,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="our kernels: filters mixed while they are loaded, those of no image ever written out",
+        ),
     },
     samples=(
         Sample(Params(), 4),

@@ -1,0 +1,257 @@
+// Dynamic convolution as matrix products, one for each image: its filters are mixed from the experts' while they are
+// loaded, its windows gathered, and neither is ever written out.
+#include "mixtures.cuh"
+#include "sums.cuh"
+
+struct Experts {
+  int experts;
+  int images, groups, channels, outputs;  // channels and outputs of a group
+};
+
+// The block's place: consecutive blocks have the same images and windows, which cost more to load than filters.
+struct Tile {
+  int row, column, group, rest;
+
+  DEVICE Tile at(int block, int rows, int columns, int groups) {
+    const int columns_at = block / rows, groups_at = columns_at / columns, rest = groups_at / groups;
+    return {block - columns_at * rows, columns_at - groups_at * columns, groups_at - rest * groups, rest};
+  }
+};
+
+// The images of a block: threads with the same threadIdx.y work on one, in shared memory of their own. They load the
+// same experts' filters at about the same time, so that all but the first find them in the cache. Beyond the last image
+// they go through the same motions, with nothing to load and nothing to store.
+template <int IMAGES>
+struct Batch {
+  int image;
+  bool real;
+
+  DEVICE Batch at(int block, int images) {
+    const int image = block * IMAGES + threadIdx.y;
+    return {image < images ? image : 0, image < images};
+  }
+};
+
+// A group's planes of one image.
+template <typename T>
+DEVICE const T* planes_of(const void* images, int image, int groups, int group, int channels, int plane) {
+  return static_cast<const T*>(images) + (static_cast<long long>(image) * groups + group) * channels * plane;
+}
+
+struct Forward {
+  const void* x;          // [N, G * channels, H, W]
+  const void* weight;     // [experts, G * outputs, channels, k, k]
+  const void* bias;       // [experts, G * outputs] or null
+  const void* attention;  // [N, experts]
+  void* y;                // [N, G * outputs, Ho, Wo]
+  View view;
+  Experts of;
+};
+
+// Rows are outputs, columns positions, k taps. FILTERS values of a filter are loaded at once, and POSITIONS
+// neighbouring pixels where the only tap sees just its own position; else windows are gathered.
+template <typename T, int M, int N, int IMAGES, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(2 * M * IMAGES, 512 / (2 * M * IMAGES)) forward(const Forward p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, all_shared);
+  T* shared = all_shared + threadIdx.y * (160 * (M + N) / sizeof(T));
+  const Experts& of = p.of;
+  const int pixels = p.view.positions.by, plane = p.view.height * p.view.width, depth = of.channels * p.view.taps.by;
+  const Tile tile = Tile::at(blockIdx.x, (of.outputs + M - 1) / M, (pixels + N - 1) / N, of.groups);
+  const Batch<IMAGES> batch = Batch<IMAGES>::at(tile.rest, of.images);
+  const int row = tile.row * M, column = tile.column * N, output = tile.group * of.outputs + row;
+  const int rows = batch.real ? of.outputs - row : 0, columns = batch.real ? pixels : 0;
+  const Attention<T> attention{static_cast<const T*>(p.attention) + static_cast<long long>(batch.image) * of.experts,
+                               of.experts};
+  const MixedMatrix<T, FILTERS, true> filters{
+      static_cast<const T*>(p.weight) + static_cast<long long>(output) * depth,
+      static_cast<long long>(of.groups) * of.outputs * depth, attention, rows, depth, depth};
+  const T* x = planes_of<T>(p.x, batch.image, of.groups, tile.group, of.channels, plane);
+  Block product;
+  product.clear();
+  if constexpr (POSITIONS > 0)
+    product.add(filters, Planes<T, POSITIONS, false>{p.view.positions, x, 0, columns, of.channels, column}, 0, depth,
+                shared);
+  else
+    product.add(filters, Windows<T, false>{p.view, x, 0, columns, depth, column}, 0, depth, shared);
+
+  const T* bias = p.bias ? static_cast<const T*>(p.bias) + output : nullptr;
+  T* y = static_cast<T*>(p.y) +
+         (static_cast<long long>(batch.image) * of.groups * of.outputs + output) * pixels;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (i >= rows) return;
+    float offset[1] = {0}, values[Block::RUN];
+    if (bias) mix<T, 1>(offset, bias + i, of.groups * of.outputs, attention);
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e) values[e] = sums[e] + offset[0];
+    store_run(y + i * pixels, 0, p.view.positions, column + j, columns, values);
+  });
+}
+
+struct InputGradient {
+  const void* gradient;   // [N, G * outputs, Ho, Wo]
+  const void* weight;     // [experts, G * outputs, channels, k, k]
+  const void* attention;  // [N, experts]
+  void* result;           // [N, G * channels, H, W]
+  View view;              // of every stride-th pixel into the gradient
+  Experts of;
+  int height, width, stride, every;
+};
+
+// Rows are channels, columns pixels, k outputs and taps. A block has pixels of one residue modulo the stride in each
+// direction: the same taps reach all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
+template <typename T, int M, int N, int IMAGES, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(2 * M * IMAGES, 512 / (2 * M * IMAGES)) input_gradient(const InputGradient p) {
+  typedef Product<T, M, N> Block;
+  SHARED_MEMORY(T, all_shared);
+  T* shared = all_shared + threadIdx.y * (160 * (M + N) / sizeof(T));
+  const Experts& of = p.of;
+  const int positions = p.view.positions.by, pixels = p.view.height * p.view.width, taps = p.view.taps.by;
+  const int kernel = p.view.taps_across.by, batches = (of.images + IMAGES - 1) / IMAGES;
+  const Tile tile = Tile::at(blockIdx.x, (of.channels + M - 1) / M, (positions + N - 1) / N, of.groups);
+  const Batch<IMAGES> batch = Batch<IMAGES>::at(tile.rest % batches, of.images);
+  const int residue = tile.rest / batches, residue_y = residue / p.stride, residue_x = residue - residue_y * p.stride;
+  const int row = tile.row * M, column = tile.column * N;
+  const int channels = batch.real ? of.channels : 0, columns = batch.real ? positions : 0;
+  const Attention<T> attention{static_cast<const T*>(p.attention) + static_cast<long long>(batch.image) * of.experts,
+                               of.experts};
+  const int size = of.outputs * of.channels * taps;
+  const long long expert_size = static_cast<long long>(of.groups) * size;
+  const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * size;
+  const T* gradient = planes_of<T>(p.gradient, batch.image, of.groups, tile.group, of.outputs, pixels);
+  Block product;
+  product.clear();
+  if constexpr (POSITIONS > 0) {
+    product.add(MixedMatrix<T, FILTERS, false>{weight + row, expert_size, attention, channels - row, of.outputs,
+                                               of.channels},
+                Planes<T, POSITIONS, false>{p.view.positions, gradient, 0, columns, of.outputs, column}, 0, of.outputs,
+                shared);
+  } else {
+    View view = p.view;
+    const Reach down = reach(residue_y, kernel, p.stride, p.view.top, p.view.down, p.every);
+    const Reach across = reach(residue_x, kernel, p.stride, p.view.left, p.view.across, p.every);
+    const int reaching = down.taps * across.taps, depth = of.outputs * reaching;
+    view.top = down.from, view.left = across.from, view.down = down.step, view.across = across.step;
+    view.taps_across = Divisor::of(max(across.taps, 1)), view.taps = Divisor::of(max(reaching, 1));
+    const MixedReachingFilters<T> filters{
+        {weight, channels, taps, kernel, p.every, down, across, view.taps_across, view.taps, depth, row},
+        expert_size,
+        attention};
+    product.add(filters, Windows<T, false>{view, gradient, 0, columns, depth, column}, 0, depth, shared);
+  }
+
+  const int plane = p.height * p.width;
+  T* result = static_cast<T*>(p.result) +
+              (static_cast<long long>(batch.image) * of.groups + tile.group) * of.channels * plane;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i >= channels) return;
+    T* channel = result + (row + i) * plane;
+    if (p.stride == 1) {
+      store_run(channel, 0, p.view.positions, column + j, columns, sums);
+      return;
+    }
+#pragma unroll
+    for (int e = 0; e < Block::RUN; ++e) {
+      const int position = column + j + e, y = p.view.columns.quotient(position);
+      const int h = residue_y + y * p.stride, w = residue_x + (position - y * p.view.columns.by) * p.stride;
+      if (position < columns && h < p.height && w < p.width) channel[h * p.width + w] = from_float<T>(sums[e]);
+    }
+  });
+}
+
+// Experts whose gradients a block keeps in registers.
+constexpr int AT_ONCE = 4;
+
+struct WeightGradient {
+  const void* gradient;   // [N, G * outputs, Ho, Wo]
+  const void* x;          // [N, G * channels, H, W]
+  const void* weight;     // [experts, G * outputs, channels, k, k]
+  const void* attention;  // [N, experts]
+  void* result;           // [splits, experts, G * outputs, channels, k, k] or null
+  float* products;        // [N, experts, tiles] or null: of each tile of an image's gradient with each expert's filters
+  View view;
+  Experts of;
+  int share, splits;  // share: images of a block
+};
+
+// Rows are outputs, columns taps, k positions of one image at a time. A block owns a tile of AT_ONCE experts' filters:
+// image by image it makes the tile of the image's own gradient, adds to each expert's what the attention gives it, and
+// multiplies it with the experts' filters for the attention's own gradient.
+template <typename T, typename Result, int POSITIONS>
+__global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
+  constexpr int M = 64, N = 64;
+  typedef Product<T, M, N> Block;
+  constexpr bool POINTWISE = POSITIONS > 0;
+  constexpr int RUN = Block::RUN, RUNS = M * N / Block::THREADS / RUN;
+  SHARED_MEMORY(T, shared);
+  float* warp_sums = reinterpret_cast<float*>(shared) + 160 * (M + N) / 4;
+  const Experts& of = p.of;
+  const int pixels = p.view.positions.by, plane = p.view.height * p.view.width, depth = of.channels * p.view.taps.by;
+  const int rows = (of.outputs + M - 1) / M, columns = (depth + N - 1) / N, tiles = rows * columns * of.groups;
+  const Tile tile = Tile::at(blockIdx.x, rows, columns, of.groups);
+  const int split = tile.rest % p.splits, expert = tile.rest / p.splits * AT_ONCE;
+  const int experts = min(AT_ONCE, of.experts - expert), row = tile.row * M, column = tile.column * N;
+  const int output = tile.group * of.outputs;
+  const long long expert_size = static_cast<long long>(of.groups) * of.outputs * depth;
+  const long long first = expert * expert_size + static_cast<long long>(output + row) * depth + column;
+  const T* weight = static_cast<const T*>(p.weight) + first;
+  float gradients[AT_ONCE][RUNS][RUN] = {};
+  Block product;
+  for (int image = split * p.share; image < min(of.images, (split + 1) * p.share); ++image) {
+    const T* gradient = planes_of<T>(p.gradient, image, of.groups, tile.group, of.outputs, pixels);
+    const T* x = planes_of<T>(p.x, image, of.groups, tile.group, of.channels, plane);
+    const Planes<T, POINTWISE ? POSITIONS : 1, true> values{p.view.positions, gradient, 0, pixels, of.outputs, row};
+    product.clear();
+    if constexpr (POINTWISE)
+      product.add(values, Planes<T, POSITIONS, true>{p.view.positions, x, 0, pixels, of.channels, column}, 0, pixels,
+                  shared);
+    else
+      product.add(values, Windows<T, true>{p.view, x, 0, pixels, depth, column}, 0, pixels, shared);
+
+    const T* attention = static_cast<const T*>(p.attention) + static_cast<long long>(image) * of.experts + expert;
+    float shares[AT_ONCE], products[AT_ONCE] = {};
+#pragma unroll
+    for (int e = 0; e < AT_ONCE; ++e) shares[e] = e < experts ? to_float(attention[e]) : 0;
+    int run = 0;
+    product.each([&](int i, int j, const float(&sums)[RUN]) {
+#pragma unroll
+      for (int e = 0; e < AT_ONCE; ++e)
+#pragma unroll
+        for (int at = 0; at < RUN; ++at) gradients[e][run][at] = fmaf(shares[e], sums[at], gradients[e][run][at]);
+      ++run;
+      if (p.products && row + i < of.outputs) {
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; ++e)
+#pragma unroll
+          for (int at = 0; at < RUN; ++at)
+            if (e < experts && column + j + at < depth)
+              products[e] = fmaf(sums[at], to_float(weight[e * expert_size + i * depth + j + at]), products[e]);
+      }
+    });
+    if (!p.products) continue;
+#pragma unroll
+    for (int e = 0; e < AT_ONCE; ++e) {
+      const float sum = warp_sum(products[e]);
+      if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32 * AT_ONCE + e] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x < experts) {
+      float sum = 0;
+      for (int warp = 0; warp < 4; ++warp) sum += warp_sums[warp * AT_ONCE + threadIdx.x];
+      const long long at = static_cast<long long>(image) * of.experts + expert + threadIdx.x;
+      p.products[at * tiles + blockIdx.x % tiles] = sum;
+    }
+  }
+  if (!p.result) return;
+  Result* result = static_cast<Result*>(p.result) + split * of.experts * expert_size + first;
+  int run = 0;
+  product.each([&](int i, int j, const float(&)[RUN]) {
+#pragma unroll
+    for (int e = 0; e < AT_ONCE; ++e)
+#pragma unroll
+      for (int at = 0; at < RUN; ++at)
+        if (e < experts && row + i < of.outputs && column + j + at < depth)
+          result[e * expert_size + i * depth + j + at] = from_float<Result>(gradients[e][run][at]);
+    ++run;
+  });
+}

@@ -1,0 +1,149 @@
+"""Plans of the kernels in `kernel.cu`: dynamic convolution as matrix products, one for each image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from opbench.cuda import TYPE_NAMES, Launch, Source, ceil_div, kernel, tiles
+from opbench.cuda.views import backward_view, forward_view
+
+from .reference import Params
+
+SOURCE = Source.beside(__file__)
+
+ROWS = 64
+"""Outputs or channels of a tile."""
+AT_ONCE = 4
+"""Experts whose gradients a block of `weigh` keeps in registers."""
+BLOCKS = 528
+"""Blocks of 128 threads that keep a large GPU busy: four for each of an H200's 132 multiprocessors."""
+
+
+@kernel
+def convolve(
+    p: Params,
+    dtype: torch.dtype,
+    x: torch.Size,
+    weight: torch.Size,
+    bias: torch.Size | None,
+    attention: torch.Size,
+    y: torch.Size,
+) -> Launch:
+    """[N, C, H, W], [K, O, C/g, k, k], [K, O] or none, [N, K] -> [N, O, Ho, Wo]."""
+    pixels, depth = y[2:].numel(), weight[2:].numel()
+    positions = tiles.vector(dtype, pixels) if is_pointwise(p) else 0
+    return _launch(
+        p,
+        "forward",
+        dtype,
+        weight,
+        extents=(weight[1] // p.groups, pixels, depth),
+        vectors=(tiles.whole_vector(dtype, depth), positions),
+        view=forward_view(p.window, p.window, *x[2:]),
+        result=y,
+    )
+
+
+@kernel
+def convolve_back(
+    p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.Size, attention: torch.Size, gx: torch.Size
+) -> Launch:
+    """[N, O, Ho, Wo], [K, O, C/g, k, k], [N, K] -> [N, C, H, W]."""
+    positions, channels = ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride), weight[2]
+    filters, pixels = 1, 0
+    if is_pointwise(p):
+        filters, pixels = tiles.whole_vector(dtype, channels), tiles.vector(dtype, positions)
+    # The blocks of all residues together go through the taps once.
+    depth = ceil_div(weight[1] // p.groups * p.kernel_size**2, p.stride**2)
+    return _launch(
+        p,
+        "input_gradient",
+        dtype,
+        weight,
+        extents=(channels, positions, depth),
+        vectors=(filters, pixels),
+        view=backward_view(p.window, p.window, *gx[2:]),
+        result=gx,
+        residues=p.stride**2,
+        more=(gx[2], gx[3], p.stride, p.stride // math.gcd(p.stride, p.dilation)),
+    )
+
+
+@kernel
+def weigh(
+    p: Params,
+    dtype: torch.dtype,
+    go: torch.Size,
+    x: torch.Size,
+    weight: torch.Size,
+    attention: torch.Size,
+    result: torch.Size | None,
+    products: torch.Size | None,
+) -> Launch:
+    """[N, O, Ho, Wo], [N, C, H, W], [K, O, C/g, k, k], [N, K] -> [splits, K, O, C/g, k, k], [N, K, tiles]."""
+    splits, pixels = count_splits(p, weight, x[0]), go[2:].numel()
+    kind = TYPE_NAMES[dtype if splits == 1 else torch.float32]
+    positions = tiles.vector(dtype, pixels) if is_pointwise(p) else 0
+    share = ceil_div(max(1, x[0]), splits)
+    number = count_tiles(p, weight) * ceil_div(p.experts, AT_ONCE) * splits
+    launch = tiles.blocks(dtype, (ROWS, ROWS), number, ceil_div(pixels, 32) * 32 * share, weight.numel())
+    launch["shared_bytes"] += 64
+    return SOURCE.launch(
+        f"weight_gradient<{TYPE_NAMES[dtype]}, {kind}, {positions}>",
+        **launch,
+        scalars=(*forward_view(p.window, p.window, *x[2:]), *_experts(p, weight, x[0]), share, splits),
+    )
+
+
+def count_tiles(p: Params, weight: torch.Size) -> int:
+    """Tiles of one expert's filters."""
+    return tiles.count((ROWS, ROWS), weight[1] // p.groups, weight[2:].numel()) * p.groups
+
+
+def count_splits(p: Params, weight: torch.Size, images: int) -> int:
+    """Into how many partial sums, of some images each, the experts' gradient is best split."""
+    blocks = count_tiles(p, weight) * ceil_div(p.experts, AT_ONCE)
+    share = ceil_div(max(1, images), max(1, min(images, ceil_div(BLOCKS, blocks))))
+    return ceil_div(max(1, images), share)
+
+
+def is_pointwise(p: Params) -> bool:
+    """Whether each output sees just its own pixel."""
+    return (p.kernel_size, p.stride, p.window.padding) == (1, 1, 0)
+
+
+def _launch(
+    p: Params,
+    name: str,
+    dtype: torch.dtype,
+    weight: torch.Size,
+    *,
+    extents: tuple[int, int, int],
+    vectors: tuple[int, int],
+    view: tuple[int, ...],
+    result: torch.Size,
+    residues: int = 1,
+    more: tuple[int, ...] = (),
+) -> Launch:
+    """A launch whose blocks work on several images: for each a product of so many rows, columns and terms."""
+    rows, columns, depth = extents
+    tile, images = ((ROWS, 64), 4) if columns <= 64 else ((ROWS, 128), 2)
+    number = tiles.count(tile, rows, columns) * p.groups * residues
+    batches = ceil_div(result[0], images)
+    launch = tiles.blocks(dtype, tile, number * batches * images, depth, result.numel())
+    launch |= {
+        "grid": (number * batches,),
+        "block": (2 * ROWS, images),
+        "shared_bytes": launch["shared_bytes"] * images,
+    }
+    return SOURCE.launch(
+        tiles.name(name, dtype, *tile, images, *vectors),
+        **launch,
+        scalars=(*view, *_experts(p, weight, result[0]), *more),
+    )
+
+
+def _experts(p: Params, weight: torch.Size, images: int) -> tuple[int, ...]:
+    return p.experts, images, p.groups, weight[2], weight[1] // p.groups
