@@ -11,7 +11,7 @@ from opbench import forecast, worker
 from opbench.cases import Case, Nchw, Pass, Scope
 from opbench.measure.tracker import LiveStorages
 from opbench.registry import Registry
-from opbench.settings import Measure
+from opbench.settings import Measure, Metric
 from opbench.subject import Subject
 from opbench.worker import Forecast
 
@@ -79,3 +79,16 @@ def test_more_to_measure_is_foreseen_to_take_longer() -> None:
 def test_a_case_that_nothing_is_known_of_still_takes_its_processes() -> None:
     unknown = Forecast(params={}, peak_bytes=None, macs=None)
     assert forecast.estimate_seconds(unknown, Measure(), ["counts", "latency", "memory"]) > 0
+
+
+def test_heavy_work_is_foreseen_to_take_a_gpu_less_than_a_processor() -> None:
+    heavy = Forecast(params={}, peak_bytes=10**10, macs=10**12)
+    on_cpu, on_gpu = Measure(device="cpu"), Measure(device="cuda")
+    metrics: list[Metric] = ["latency", "memory"]
+    assert forecast.estimate_seconds(heavy, on_gpu, metrics) < forecast.estimate_seconds(heavy, on_cpu, metrics)
+
+
+def test_threads_do_not_multiply_the_time_on_a_gpu() -> None:
+    case = Forecast(params={}, peak_bytes=10**9, macs=10**10)
+    one, three = (Measure(device="cuda", threads=threads) for threads in ((1,), (1, 2, 4)))
+    assert forecast.estimate_seconds(case, one, ["latency"]) == forecast.estimate_seconds(case, three, ["latency"])

@@ -57,11 +57,16 @@ class Taken:
             if cause == "not held":
                 self.plan = blocks.gentler(self.plan)
                 if not self.plan.hold_seconds:
-                    self.ledger.lives_with(cause)
+                    self.give_up_holding()
             return
         self.device += block.device
         self.host += block.host
         self.looks.append(block.look)
+
+    def give_up_holding(self) -> None:
+        """Take blocks as they come from now on."""
+        self.plan = replace(self.plan, hold_seconds=0.0)
+        self.ledger.lives_with("not held")
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,8 @@ class DeviceClock:
             work = Round(calls, blocks.calls_per_sample(self._pilot_seconds(calls, cold)), keep=cold)
             warm = self._warmed(work, cold)
             # A warm call is shorter than the pilot was, so a sample needs more of them.
-            work = Round(calls, blocks.calls_per_sample(median(warm) / work.count), keep=cold)
-            found = self._sampled(work, rule, cold, first_seconds, len(warm))
+            work = Round(calls, blocks.calls_per_sample(median(warm.device) / work.count), keep=cold)
+            found = self._sampled(work, rule, cold, first_seconds, warm)
             waited = self._waited_for(calls, cold, rule.max_seconds / 4)
         if found.host_seconds:
             _refuse_escaped(median(waited), median(found.host_seconds), median(found.seconds))
@@ -132,7 +137,7 @@ class DeviceClock:
             self.stream.wait()
             recorded = Recorded(self.stream.record(work.queue), work.count)
             warm = self._warmed(recorded, cold)
-            found = self._sampled(recorded, rule, cold, launched.first_seconds, len(warm))
+            found = self._sampled(recorded, rule, cold, launched.first_seconds, warm)
         # Queuing a graph is not queuing a call.
         return replace(found, host_seconds=()), work.results[0]
 
@@ -143,20 +148,24 @@ class DeviceClock:
             work.queue()
         return min(self._block(work, PILOT, cold).device)
 
-    def _warmed(self, work: Work, cold: bool) -> list[float]:
+    def _warmed(self, work: Work, cold: bool) -> Taken:
         taken, _ = self._taken(
             work,
             cold,
             lambda count: next_look(count, self.warm_up.first_look),
             lambda samples, elapsed: self.warm_up.done(samples, elapsed) or None,
         )
-        return taken.device
+        return taken
 
-    def _sampled(self, work: Work, rule: StopRule, cold: bool, first_seconds: float, warm_samples: int) -> Sampling:
+    def _sampled(self, work: Work, rule: StopRule, cold: bool, first_seconds: float, warm: Taken) -> Sampling:
         overhead = median(self._block(Nothing(work.count), EMPTY, cold).device)
         begin_cpu, begin = self.host.cpu(), self.host.wall()
         result: tuple[Taken, Stopped] = self._taken(
-            work, cold, lambda count: min(rule.max_samples, next_look(count, rule.first_look)), rule.decide
+            work,
+            cold,
+            lambda count: min(rule.max_samples, next_look(count, rule.first_look)),
+            rule.decide,
+            hold=bool(warm.plan.hold_seconds),
         )
         taken, stopped = result
         wall_seconds, cpu_seconds = self._since(begin), (self.host.cpu() - begin_cpu) / _NANOSECONDS
@@ -164,7 +173,7 @@ class DeviceClock:
         return Sampling(
             seconds=tuple(seconds / work.count for seconds in taken.device),
             calls_per_sample=work.count,
-            warmup_samples=warm_samples,
+            warmup_samples=len(warm.device),
             first_seconds=first_seconds,
             cpu_seconds=cpu_seconds,
             wall_seconds=wall_seconds,
@@ -182,10 +191,14 @@ class DeviceClock:
         cold: bool,
         next_due: Callable[[int], int],
         decide: Callable[[Sequence[float], float], T | None],
+        *,
+        hold: bool = True,
     ) -> tuple[Taken, T]:
         """Take blocks until something is decided; none goes past a count of samples at which a decision is due."""
         trial = self._block(work, Plan(samples=1, hold_seconds=0.0), cold)
         taken = Taken(blocks.plan(trial.queued_seconds, trial.device[0]))
+        if not hold:
+            taken.give_up_holding()
         before, begin = self.look(), self.host.wall()
         while True:
             count = len(taken.device)

@@ -178,6 +178,7 @@ def test_a_call_that_waits_for_the_device_is_timed_as_it_comes_and_says_so() -> 
     stream = FakeStream()
     found = taken(stream, stream.waiting_call(300 * MICROSECOND))
     assert found.despite == ("not held",)
+    assert found.voided == {}, "the warm-up has found out already"
     assert found.host_seconds == ()
     # The launch itself, 2 µs of the host, passes between the marks.
     assert median(found.seconds) == pytest.approx(302e-6, rel=1e-3)
