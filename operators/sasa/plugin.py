@@ -10,7 +10,9 @@ from torch import Tensor
 from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
 from .cuda import CUDA
+from .flex import flex_attention
 from .layer import LocalAttention
+from .neighborhood import neighborhood_attention
 from .reference import Params, local_attention
 
 
@@ -62,6 +64,18 @@ OPERATOR = Operator(
             dtypes=("float32", "float16", "bfloat16"),
             devices=("cuda",),
             summary="our kernels: fused, the attention computed again in the backward, no atomics",
+        ),
+        "flex": Implementation(
+            core=flex_attention,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="torch's flex_attention, compiled: the window as a mask over blocks of 128 pixels",
+        ),
+        "natten": Implementation(
+            core=neighborhood_attention,
+            dtypes=("float32", "float16", "bfloat16"),
+            devices=("cuda",),
+            summary="NATTEN, whose windows move inwards at borders, on maps with a margin that keeps them from moving",
         ),
     },
     samples=(

@@ -37,8 +37,8 @@ def small_forward(
     lse: torch.Size,
 ) -> Launch:
     """q, k, v, embeddings -> y and the logarithm of the softmax's denominator [N, h, H, W]."""
-    shares, k = shares_of(q, FORWARD_CHANNELS), p.kernel_size
-    tables, column_logits = 2 * shares * FORWARD_CHANNELS * k, THREADS * STRIP * k
+    shares, window = shares_of(q, FORWARD_CHANNELS), p.kernel_size
+    tables, column_logits = 2 * shares * FORWARD_CHANNELS * window, THREADS * STRIP * window
     products = 2 * FORWARD_CHANNELS
     return _launch(FORWARD, "small_forward", p, dtype, q, shares, tables + column_logits, products)
 
@@ -63,9 +63,7 @@ def small_query_backward(
     tables, column_logits = 2 * shares * BACKWARD_CHANNELS * window, THREADS * STRIP * window
     sums = 2 * THREADS // shares * STRIP * window
     products = 5 * BACKWARD_CHANNELS
-    return _launch(
-        BACKWARD, "small_query_backward", p, dtype, q, shares, tables + column_logits + sums, products
-    )
+    return _launch(BACKWARD, "small_query_backward", p, dtype, q, shares, tables + column_logits + sums, products)
 
 
 @kernel
@@ -86,9 +84,7 @@ def small_key_backward(
     """Gradients of k and v."""
     shares = shares_of(q, BACKWARD_CHANNELS)
     positions = shares * BACKWARD_CHANNELS * p.kernel_size**2
-    return _launch(
-        BACKWARD, "small_key_backward", p, dtype, q, shares, positions, 5 * BACKWARD_CHANNELS, outputs=2
-    )
+    return _launch(BACKWARD, "small_key_backward", p, dtype, q, shares, positions, 5 * BACKWARD_CHANNELS, outputs=2)
 
 
 def small_splits(q: torch.Size) -> int:
