@@ -114,9 +114,9 @@ def time(registry: Registry, case: Case, implementation: str, measure: Measure, 
         after = frozen_copy(steps[0]())
         expected = subject.step(subject.bundle(measure.seed, core=subject.operator.reference))()
         wrong = _compared(case, after, expected)
+        # Last, because what cannot be recorded may leave the device unfit for more.
         if isinstance(timer, DeviceClock):
             samplings, replayed = replays.added(samplings, timer, steps, rule)
-            # Last, because what cannot be recorded may leave the device unfit for more.
             wrong = wrong or next(filter(None, (_compared(case, results, expected) for results in replayed)), None)
     return Timed(
         samplings=tuple(samplings),

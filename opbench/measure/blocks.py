@@ -8,6 +8,8 @@ values.
 A launch costs the host about 2 µs at the least, and the driver's queue holds about a thousand: a block that takes the
 host no more than 2 ms to queue fits it. A call that waits for the device, or that launches more than the queue holds,
 cannot be held however long the blocker lasts; it is then timed as it comes, and the sampling says so.
+
+The constants follow from such published costs; none has been calibrated on a GPU yet.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ MOST_CALLS = 200
 MOST_SAMPLES = 50
 MOST_QUEUED_SECONDS = 2e-3
 LONGEST_BLOCK_SECONDS = 0.1
+"""Limits of one block: its samples, the host's time to queue them, the device's to run them."""
 HOLD_FACTOR = 3.0
+"""How much longer than queuing is foreseen to take the stream is held."""
 SHORTEST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 1e-3, 0.25
 PATIENCE = 5
 """Blocks that may be void for one cause, before it counts as a property of the call or the machine."""
