@@ -1,4 +1,4 @@
-// Segments of image rows: neighbouring pixels that one thread takes care of, and those beside them that a window reaches.
+// Segments of image rows: neighbouring pixels that one thread takes care of, and those around that windows reach.
 #pragma once
 
 #include "device.cuh"
@@ -19,16 +19,22 @@ DEVICE Segment segment_at(unsigned index, int height, int width) {
 // What is beyond the row's ends is zero and not read.
 template <int REACH, typename T, int COUNT>
 DEVICE void load_row(float (&values)[COUNT], const T* segment, int column, int width) {
-  constexpr int PIXELS = COUNT - 2 * REACH;
+  // A row is whole segments, so that the vectors beside one are in the row or not.
+  constexpr int PIXELS = COUNT - 2 * REACH, STEP = REACH == 1 ? 1 : PIXELS;
   float middle[PIXELS];
   load_floats<T, PIXELS>(middle, segment);
 #pragma unroll
   for (int i = 0; i < PIXELS; ++i) values[REACH + i] = middle[i];
 #pragma unroll
-  for (int beside = 1; beside <= REACH; ++beside) {
-    const int left = REACH - beside, right = REACH + PIXELS - 1 + beside;
-    values[left] = column >= beside ? to_float(segment[-beside]) : 0;
-    values[right] = column + PIXELS - 1 + beside < width ? to_float(segment[PIXELS - 1 + beside]) : 0;
+  for (int beside = STEP; beside < REACH + STEP; beside += STEP) {
+    float left[STEP] = {}, right[STEP] = {};
+    if (column >= beside) load_floats<T, STEP>(left, segment - beside);
+    if (column + PIXELS + beside <= width) load_floats<T, STEP>(right, segment + PIXELS + beside - STEP);
+#pragma unroll
+    for (int i = 0; i < STEP; ++i) {
+      if (REACH - beside + i >= 0) values[REACH - beside + i] = left[i];
+      if (REACH + PIXELS + beside - STEP + i < COUNT) values[REACH + PIXELS + beside - STEP + i] = right[i];
+    }
   }
 }
 

@@ -24,7 +24,7 @@ THREADS = 128
 """Of a block of every other kernel."""
 UNROLLED = (1, 3, 5, 7)
 """Windows whose affinities a thread keeps in registers; those of others are formed as they are needed."""
-MAX_AFFINITIES = 36
+MAX_AFFINITIES = 98
 """Affinities of all its pixels that a thread keeps, unless one pixel alone has more."""
 MAX_BACKWARD_AFFINITIES = 108
 """The same for all three gradients at once."""
