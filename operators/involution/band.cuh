@@ -72,17 +72,17 @@ DEVICE void stage_image(T* to, const T* from, int rows, int row, int column, int
 template <typename T, int PLANES, int COLUMNS, int VECTOR, int PITCH>
 struct RowCopies {
   static constexpr int UNITS = COLUMNS / VECTOR, COUNT = ceil_div(PLANES * UNITS, 32);
-  const T* from[COUNT];
-  int to[COUNT];
+  const T* row;
+  int from[COUNT], to[COUNT];
   bool mine[COUNT], inside[COUNT];
 
-  __device__ __forceinline__ RowCopies(const T* row, int plane, int column, int width) {
+  __device__ __forceinline__ RowCopies(const T* row, int plane, int column, int width) : row(row) {
 #pragma unroll
     for (int c = 0; c < COUNT; ++c) {
       const int i = c * 32 + threadIdx.x % 32, k = i / UNITS, along = VECTOR * (i - k * UNITS), at = column + along;
       mine[c] = i < PLANES * UNITS;
       inside[c] = at >= 0 && at < width;
-      from[c] = row + k * plane + at;
+      from[c] = k * plane + at;
       to[c] = k * PITCH + along;
     }
   }
@@ -93,9 +93,9 @@ struct RowCopies {
     for (int c = 0; c < COUNT; ++c) {
       if (!mine[c]) continue;
       if constexpr (VECTOR > 1)
-        copy_async<VECTOR * 2>(rows + to[c], from[c] + further, exists && inside[c]);
+        copy_async<VECTOR * 2>(rows + to[c], row + (from[c] + further), exists && inside[c]);
       else
-        rows[to[c]] = exists && inside[c] ? from[c][further] : T{};
+        rows[to[c]] = exists && inside[c] ? row[from[c] + further] : T{};
     }
   }
 };

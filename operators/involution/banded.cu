@@ -23,7 +23,7 @@ DEVICE constexpr int stages() {
 // [N, C, Ho, Wo] of x [N, C, H, W] and weight [N, G, K, K, Ho, Wo]. Rows of weight are read in units of VECTOR; x rows
 // in units of 8 where ALIGNED, else one by one.
 template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED>
-__global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) banded_forward(const Banded p) {
+__global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_forward(const Banded p) {
   constexpr int WINDOW = ceil_div(7 * S + K, 8), CHUNKS = (TILES - 1) * S + WINDOW, STAGES = stages<K, VECTOR>();
   constexpr int PITCH = pitch_of(8 * CHUNKS), COLUMNS = 8 * TILES, TAP_PITCH = pitch_of(COLUMNS);
   const int warp = threadIdx.x / 32, rows = blockDim.x / 32, seen_rows = (rows - 1) * S + K;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) 
 // [N, C, H, W] of gradient [N, C, Ho, Wo] and weight. The same product with the band transposed: its elements are taps
 // of the pixels that are summed over, so that row `a` of the kernel takes the taps of another row of the output.
 template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED, bool PAIRS>
-__global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) banded_input_gradient(const Banded p) {
+__global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_input_gradient(const Banded p) {
   constexpr int PAD = K / 2, SHIFT = PAD / S, CHUNKS = TILES / S + 1, STEPS = ceil_div(K, S);
   constexpr int STAGES = stages<STEPS, VECTOR>(), PITCH = pitch_of(8 * CHUNKS);
   constexpr int MARGIN = 8, COLUMNS = ceil_div(8 * TILES / S, 8) * 8 + 2 * MARGIN, TAP_PITCH = pitch_of(COLUMNS);
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) 
 // [N, G, K, K, Ho, Wo] of gradient [N, C, Ho, Wo] and x [N, C, H, W]: columns of the image x 8 pixels are a product over
 // the 16 channels, of which the taps of those pixels are a band.
 template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED>
-__global__ void __launch_bounds__((TILES > 2 ? 256 : 512), (TILES > 2 ? 4 : 2)) banded_weight_gradient(const Banded p) {
+__global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_weight_gradient(const Banded p) {
   constexpr int PRODUCTS = ceil_div(7 * S + K, 16), CHUNKS = (TILES - 1) * S + 2 * PRODUCTS, PITCH = pitch_of(8 * CHUNKS);
   constexpr int COLUMNS = 8 * TILES, OWN_PITCH = pitch_of(COLUMNS), UNITS = COLUMNS / VECTOR;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rows = blockDim.x / 32, seen_rows = (rows - 1) * S + K;

@@ -86,7 +86,7 @@ class _Tile:
         self.tiles = min(TILES, key=lambda tiles: (ceil_div(width, 8 * tiles) * tiles, -tiles))
         self.columns = 8 * self.tiles
         # Below 64 KiB of shared memory, also where a row of the widest tile needs two long ones of the input.
-        self.down = ceil_div(height, {1: 16, 2: 16, 4: 8, 7: 8 // step}[self.tiles])
+        self.down = ceil_div(height, {1: 14, 2: 14, 4: 7, 7: 7 if step == 1 else 4}[self.tiles])
         self.rows = ceil_div(height, self.down)
         self.across = ceil_div(width, self.columns)
 
