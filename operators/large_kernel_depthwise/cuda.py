@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from opbench.api import Macs, Nchw, Unsupported, Work
 from opbench.cuda import TYPE_NAMES, CudaCore, Launch, Operations, Source, ceil_div, kernel
 
-from . import banded
+from . import banded, blocked
 from .reference import Params
 
 SOURCE = Source.beside(__file__)
@@ -21,6 +23,18 @@ MAX_SPLITS = 64
 """Partial sums of a weight gradient, at most."""
 BLOCKS = 132 * 8
 """Blocks that keep a large device busy."""
+MAX_PLANS = 4096
+"""Shapes whose splits are remembered."""
+
+
+class _Path(Protocol):
+    """A module that plans fast kernels."""
+
+    def convolve(self, p: Params, dtype: torch.dtype, x: torch.Size, *, turned: bool) -> Launch | None: ...
+
+    def weight_parts(self, p: Params, dtype: torch.dtype, x: torch.Size, parts: torch.Size) -> Launch | None: ...
+
+    def splits(self, p: Params, x: torch.Size) -> int: ...
 
 
 @kernel
@@ -29,8 +43,9 @@ def convolve(
 ) -> Launch | None:
     """[N, C, H, W], [C, 1, k, k], [C] -> [N, C, Ho, Wo]."""
     _require_offsets(x, y)
-    if banded.covers(p, dtype):
-        return banded.convolve(p, dtype, x, turned=False)
+    path = _path(p, dtype)
+    if path:
+        return path.convolve(p, dtype, x, turned=False)
     return _gather("convolve", p, dtype, x, y, outputs=y)
 
 
@@ -40,15 +55,21 @@ def input_gradient(
 ) -> Launch | None:
     """[N, C, Ho, Wo], [C, 1, k, k] -> [N, C, H, W]."""
     _require_offsets(grad_x, gradient)
-    if banded.covers(p, dtype):
-        return banded.convolve(p, dtype, gradient, turned=True)
+    path = _path(p, dtype)
+    if path:
+        return path.convolve(p, dtype, gradient, turned=True)
     return _gather("convolve_back", p, dtype, grad_x, gradient, outputs=grad_x)
 
 
 @kernel
-def weight_parts(p: Params, dtype: torch.dtype, gradient: torch.Size, x: torch.Size, parts: torch.Size) -> Launch:
+def weight_parts(
+    p: Params, dtype: torch.dtype, gradient: torch.Size, x: torch.Size, parts: torch.Size
+) -> Launch | None:
     """[N, C, Ho, Wo], [N, C, H, W] -> [splits, C, k * k and the bias]."""
     _require_offsets(x, gradient)
+    path = _path(p, dtype)
+    if path:
+        return path.weight_parts(p, dtype, x, parts)
     splits, channels, length = parts
     k = p.kernel_size
     return SOURCE.launch(
@@ -81,8 +102,8 @@ def sum_parts(
 
 def forward(p: Params, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """[N, C, H, W], [C, 1, k, k], [C] -> [N, C, Ho, Wo]."""
-    window = p.window
-    y = x.new_empty((*x.shape[:2], window.outputs(x.shape[2]), window.outputs(x.shape[3])))
+    # Of an odd kernel padded by half its span.
+    y = x.new_empty((*x.shape[:2], ceil_div(x.shape[2], p.stride), ceil_div(x.shape[3], p.stride)))
     convolve(p, x, weight, bias, y)
     return y
 
@@ -101,7 +122,9 @@ def backward(
         grad_weight = torch.empty_like(weight)
         grad_bias = torch.empty_like(bias) if bias is not None and with_bias else None
         length = p.kernel_size**2 + with_bias
-        parts = x.new_empty((_splits(p, x.shape), x.shape[1], length), dtype=torch.float32)
+        # Plain numbers, where a compiler traces with symbols.
+        splits = _splits(p, x.dtype, torch.Size(map(int, x.shape)))
+        parts = x.new_empty((splits, x.shape[1], length), dtype=torch.float32)
         weight_parts(p, gradient, x, parts)
         sum_parts(p, grad_weight, grad_bias, parts)
     elif with_bias:
@@ -112,6 +135,13 @@ def backward(
 def work(p: Params, x: torch.Size, weight: torch.Size, bias: torch.Size | None = None) -> Work:
     """k^2 multiply-adds for each output, those on padding only in the dense count."""
     return Work.bilinear(x[0] * x[1] * Macs.of_windows(p.window, p.window, x[2], x[3]))
+
+
+def _path(p: Params, dtype: torch.dtype) -> _Path | None:
+    """The fast kernels that cover a convolution; None for the general ones of kernel.cu."""
+    if banded.covers(p, dtype):
+        return banded
+    return blocked if blocked.covers(p, dtype) else None
 
 
 def _gather(name: str, p: Params, dtype: torch.dtype, x: torch.Size, y: torch.Size, outputs: torch.Size) -> Launch:
@@ -126,8 +156,12 @@ def _gather(name: str, p: Params, dtype: torch.dtype, x: torch.Size, y: torch.Si
     )
 
 
-def _splits(p: Params, x: torch.Size) -> int:
+@functools.lru_cache(MAX_PLANS)
+def _splits(p: Params, dtype: torch.dtype, x: torch.Size) -> int:
     """Into how many parts the sums of a weight gradient are cut."""
+    path = _path(p, dtype)
+    if path:
+        return path.splits(p, x)
     rows = x[0] * p.window.outputs(x[2])
     return min(rows, MAX_SPLITS, ceil_div(BLOCKS, max(x[1], 1)))
 

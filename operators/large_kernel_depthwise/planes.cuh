@@ -3,17 +3,6 @@
 
 #include "device.cuh"
 
-// How a block's threads walk over rows of `vectors` accesses: where this thread begins and how far it steps, so that
-// only this divides.
-struct Walk {
-  int row, vector, row_step, vector_step;
-};
-
-DEVICE Walk walk_over(int vectors) {
-  const int thread = threadIdx.x, threads = blockDim.x;
-  return {thread / vectors, thread % vectors, threads / vectors, threads % vectors};
-}
-
 // The part of every image's plane that a block holds.
 struct Region {
   int first_row, rows, first_column, columns;  // columns: a whole number of 16-byte accesses
@@ -25,25 +14,23 @@ template <typename T, int BYTES>
 DEVICE void copy_region(T* to, const Region& region, const T* plane, int height, int width) {
   constexpr int COUNT = BYTES / static_cast<int>(sizeof(T));
   const int vectors = region.columns / COUNT;
-  const Walk walk = walk_over(vectors);
-  for (int row = walk.row, vector = walk.vector; row < region.rows;) {
-    const int y = region.first_row + row, x = region.first_column + vector * COUNT;
-    const bool inside = static_cast<unsigned>(y) < static_cast<unsigned>(height) &&
-                        static_cast<unsigned>(x) < static_cast<unsigned>(width);
-    T* place = to + row * region.stride + vector * COUNT;
-    const T* from = inside ? plane + y * width + x : plane;
-    if constexpr (BYTES >= 4) {
-      copy_async<BYTES>(place, from, inside);
-    } else {
-      Vector<T, 1> value = zero_vector<T, 1>();
-      if (inside) value = load_vector<T, 1>(from);
-      store_vector<T, 1>(place, value);
-    }
-    row += walk.row_step;
-    vector += walk.vector_step;
-    if (vector >= vectors) {
-      vector -= vectors;
-      ++row;
+  // So many lanes share a row, a power of two: nothing divides, and only rows count in the inner loop.
+  const int shift = min(5, 32 - __clz(vectors - 1)), lanes = 1 << shift;
+  const int first = threadIdx.x >> shift, step = blockDim.x >> shift;
+  for (int vector = threadIdx.x & (lanes - 1); vector < vectors; vector += lanes) {
+    const int column = region.first_column + vector * COUNT;
+    const bool in_row = static_cast<unsigned>(column) < static_cast<unsigned>(width);
+    T* place = to + first * region.stride + vector * COUNT;
+    for (int row = first; row < region.rows; row += step, place += step * region.stride) {
+      const bool inside = in_row && static_cast<unsigned>(region.first_row + row) < static_cast<unsigned>(height);
+      const T* from = plane + (inside ? (region.first_row + row) * width + column : 0);
+      if constexpr (BYTES >= 4) {
+        copy_async<BYTES>(place, from, inside);
+      } else {
+        Vector<T, 1> value = zero_vector<T, 1>();
+        if (inside) value = load_vector<T, 1>(from);
+        store_vector<T, 1>(place, value);
+      }
     }
   }
 }

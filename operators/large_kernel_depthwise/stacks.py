@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from opbench.cuda import ceil_div
 
 BLOCKS = 132 * 4
@@ -90,6 +92,18 @@ def stack_of(
         else:
             break
     return stack
+
+
+def splits_of(stack: Stack, parcels: int) -> int:
+    """Parts of a weight gradient whose filters take `parcels` blocks each: enough of them, each of as many units."""
+    turns = ceil_div(stack.units, ceil_div(BLOCKS, stack.channels * parcels))
+    return ceil_div(stack.units, turns)
+
+
+def access_bytes(dtype: torch.dtype, width: int) -> int:
+    """Widest access, up to 16 bytes, that every row of a plane begins at a multiple of."""
+    row = width * dtype.itemsize
+    return min(16, row & -row)
 
 
 def _filled(rows: int) -> float:
