@@ -5,25 +5,11 @@
 // so that ldmatrix, and the 16-bit loads and stores that walk a band diagonally, touch no bank twice (enumerated for
 // kernel sizes 3 to 7, either stride, every width used here).
 #pragma once
-#include "device.cuh"
+#include "tile.cuh"
 
 constexpr int CHANNELS = 16;  // of a group; the rows of every tensor-core tile of an image
 
 DEVICE constexpr int pitch_of(int values) { return ((values + 7) / 8 | 1) * 8; }
-
-DEVICE constexpr int ceil_div(int extent, int step) { return (extent + step - 1) / step; }
-
-// Where a block works: tile (first row, first column) of one group of one image.
-struct TilePlace {
-  long long group;
-  int row, column;
-};
-
-DEVICE TilePlace tile_place(int tiles_down, int tiles_across, int rows, int columns) {
-  const unsigned across = blockIdx.x % tiles_across, tile = blockIdx.x / tiles_across;
-  const unsigned down = tile % tiles_down;
-  return {tile / tiles_down, static_cast<int>(down) * rows, static_cast<int>(across) * columns};
-}
 
 // Eight values of a row from `column - SHIFT` on, zeros outside 0..width - 1.
 template <int SHIFT, bool ALIGNED, typename T>

@@ -10,7 +10,7 @@ from torch import Tensor
 from opbench.api import Macs, Nchw, Unsupported, Work
 from opbench.cuda import CudaCore, Launch, kernel
 
-from . import banded, general
+from . import banded, blocked, general
 from .reference import Params
 
 MAX_OFFSET = 2**31 - 1
@@ -22,6 +22,8 @@ def aggregate(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, 
     _require_offsets(p, x, weight)
     if banded.covers(p, dtype):
         return banded.forward(p, dtype, x, weight)
+    if blocked.covers(p):
+        return blocked.forward(p, dtype, x, weight)
     return general.forward(p, dtype, x, weight)
 
 
@@ -33,6 +35,8 @@ def input_gradient(
     _require_offsets(p, grad_x, weight)
     if banded.covers(p, dtype):
         return banded.input_gradient(p, dtype, grad_x, weight)
+    if blocked.covers(p):
+        return blocked.input_gradient(p, dtype, grad_x, weight)
     return general.input_gradient(p, dtype, grad_x, weight)
 
 
@@ -44,6 +48,8 @@ def weight_gradient(
     _require_offsets(p, x, grad_weight)
     if banded.covers(p, dtype):
         return banded.weight_gradient(p, dtype, x, grad_weight)
+    if blocked.covers_weight_gradient(p):
+        return blocked.weight_gradient(p, dtype, x, grad_weight)
     return general.weight_gradient(p, dtype, x, grad_weight)
 
 
@@ -87,6 +93,8 @@ CUDA = CudaCore(
     work=work,
     cases=(
         (Params(kernel_size=3, group_channels=9), Nchw(1, 18, 5, 6)),
+        (Params(kernel_size=5, group_channels=20), Nchw(1, 40, 5, 8)),
+        (Params(kernel_size=5, stride=2, group_channels=12), Nchw(1, 24, 10, 16)),
         (Params(), Nchw(1, 32, 9, 56)),
         (Params(), Nchw(1, 16, 9, 28)),
         (Params(), Nchw(1, 32, 14, 14)),
