@@ -64,9 +64,13 @@ struct Forward {
   int shares;  // of an image, at most
 };
 
-// Rows are outputs, columns pixels of one region, k taps. FILTERS values of a filter are loaded at once. POINTWISE: the
-// only tap sees just its own position.
-template <typename T, int M, int N, int FILTERS, bool POINTWISE>
+// Gathers windows by the quicker way where they have at most 15 x 15 taps.
+template <typename T, int POSITIONS>
+using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, false>>::Type;
+
+// Rows are outputs, columns pixels of one region, k taps. FILTERS values of a filter are loaded at once. POSITIONS is 1
+// where the only tap sees just its own position; else windows are gathered: 0 where they are small, -1 any.
+template <typename T, int M, int N, int FILTERS, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
@@ -82,12 +86,12 @@ __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
   const T* x = planes_of<T>(p.x, tile.rest, at.groups, tile.group, at.channels, plane);
   Block product;
   product.clear();
-  if constexpr (POINTWISE) {
+  if constexpr (POSITIONS > 0) {
     typedef Planes<T, 1, false> Pixels;
     product.add(filters, Listed<Pixels>{{at.view.positions, x, 0, pixels, at.channels, 0}, share.pixels, share.count},
                 0, depth, shared);
   } else {
-    typedef Windows<T, false> Pixels;
+    typedef Gathered<T, POSITIONS> Pixels;
     product.add(filters, Listed<Pixels>{{at.view, x, 0, pixels, depth, 0}, share.pixels, share.count}, 0, depth,
                 shared);
   }
@@ -190,7 +194,7 @@ struct InputGradient {
 // each such tap, and each region that a pixel of the tile is seen from through it, k goes over the outputs; the pixels
 // that another region's filters reach count as zero.
 template <typename T, int M, int N>
-__global__ void __launch_bounds__(2 * M, 256 / M) input_gradient(const InputGradient p) {
+__global__ void __launch_bounds__(2 * M, 192 / M) input_gradient(const InputGradient p) {
   typedef Product<T, M, N> Block;
   static_assert(N <= Block::THREADS, "a thread looks at one column");
   SHARED_MEMORY(T, shared);
@@ -294,9 +298,9 @@ struct Responses {
 
 // Rows are outputs, columns pixels whatever their region, k taps: the response of one region to every pixel, at once
 // multiplied by the output's gradient and summed over the outputs, tile after tile. POSITIONS neighbouring pixels are
-// loaded at once where the only tap sees just its own position; else windows are gathered.
+// loaded at once where the only tap sees just its own position; else windows are gathered, as above.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, 256 / M) responses(const Responses p) {
+__global__ void __launch_bounds__(2 * M, 192 / M) responses(const Responses p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;
@@ -316,7 +320,7 @@ __global__ void __launch_bounds__(2 * M, 256 / M) responses(const Responses p) {
         product.add(filters, Planes<T, POSITIONS, false>{at.view.positions, x, 0, pixels, at.channels, column}, 0,
                     depth, shared);
       else
-        product.add(filters, Windows<T, false>{at.view, x, 0, pixels, depth, column}, 0, depth, shared);
+        product.add(filters, Gathered<T, POSITIONS>{at.view, x, 0, pixels, depth, column}, 0, depth, shared);
       product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
         if (row + i >= at.outputs) return;
         const T* run = gradient + (row + i) * pixels + column + j;

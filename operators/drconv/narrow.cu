@@ -230,7 +230,7 @@ struct NarrowResponses {
 
 // One thread is one pixel and one region: the product of the region's response with the gradient.
 template <typename T>
-__global__ void __launch_bounds__(256) narrow_responses(const NarrowResponses p) {
+__global__ void __launch_bounds__(256, 4) narrow_responses(const NarrowResponses p) {
   const Geometry& at = p.at;
   const int stack = blockIdx.x / p.chunks, pixel = (blockIdx.x - stack * p.chunks) * 256 + threadIdx.x;
   const int pixels = at.rows * at.columns, image = stack / at.regions;

@@ -16,6 +16,9 @@ SOURCE = Source.beside(__file__)
 TILE = (64, 64)
 """A region has few pixels of a deep layer's map: a wider tile would mostly be padding."""
 
+SMALL = 15
+"""Taps per side up to which windows are gathered the quicker way."""
+
 
 @kernel
 def filtered(
@@ -24,7 +27,7 @@ def filtered(
     """[N, C, H, W], [N, m, O, C/g, k, k], regions -> [N, O, Ho, Wo]."""
     outputs, depth, shares = y[1] // p.groups, filters[3:].numel(), _shares(p, y)
     return SOURCE.launch(
-        tiles.name("forward", dtype, *TILE, tiles.whole_vector(dtype, depth), is_pointwise(p)),
+        tiles.name("forward", dtype, *TILE, tiles.whole_vector(dtype, depth), _positions(p, 1)),
         **tiles.blocks(dtype, TILE, ceil_div(outputs, TILE[0]) * shares * p.groups * y[0], depth, y.numel()),
         scalars=(*_geometry(p, forward_view(p.window, p.window, *x[2:]), x, y), shares),
     )
@@ -78,7 +81,7 @@ def respond(
     """[N, O, Ho, Wo], [N, C, H, W], [N, m, O, C/g, k, k] -> [N, m, Ho, Wo]: the shares of the guide's gradient."""
     pixels, depth = go[2:].numel(), filters[3:].numel()
     tile = 64, 128 if pixels > 64 else 64
-    positions = tiles.vector(dtype, pixels) if is_pointwise(p) else 0
+    positions = _positions(p, tiles.vector(dtype, pixels))
     rows = ceil_div(go[1] // p.groups, tile[0]) * p.groups
     return SOURCE.launch(
         tiles.name("responses", dtype, *tile, tiles.whole_vector(dtype, depth), positions),
@@ -90,6 +93,13 @@ def respond(
 def is_pointwise(p: Params) -> bool:
     """Whether each output sees just its own pixel."""
     return (p.kernel_size, p.stride, p.window.padding) == (1, 1, 0)
+
+
+def _positions(p: Params, pointwise: int) -> int:
+    """Neighbouring pixels of one load where each output sees just its own; else how windows are gathered."""
+    if is_pointwise(p):
+        return pointwise
+    return 0 if p.kernel_size <= SMALL else -1
 
 
 def _shares(p: Params, y: torch.Size) -> int:

@@ -8,29 +8,39 @@ struct Experts {
   int images, groups, channels, outputs;  // channels and outputs of a group
 };
 
-// The block's place: consecutive blocks have the same images and windows, which cost more to load than filters.
+// The block's place: consecutive blocks have the same windows, which cost more to load than filters.
 struct Tile {
-  int row, column, group, rest;
+  int row, group, rest;
 
-  DEVICE Tile at(int block, int rows, int columns, int groups) {
-    const int columns_at = block / rows, groups_at = columns_at / columns, rest = groups_at / groups;
-    return {block - columns_at * rows, columns_at - groups_at * columns, groups_at - rest * groups, rest};
+  DEVICE Tile at(int block, int rows, int groups) {
+    const int groups_at = block / rows, rest = groups_at / groups;
+    return {block - groups_at * rows, groups_at - rest * groups, rest};
   }
 };
 
-// The images of a block: threads with the same threadIdx.y work on one, in shared memory of their own. They load the
-// same experts' filters at about the same time, so that all but the first find them in the cache. Beyond the last image
-// they go through the same motions, with nothing to load and nothing to store.
-template <int IMAGES>
-struct Batch {
-  int image;
+// A block's columns: threads with the same threadIdx.y have a tile of their own, in shared memory of their own. They
+// load the same experts' filters at about the same time, so that all but the first find them in the cache. Beyond the
+// last image they go through the same motions, with nothing to load and nothing to store.
+constexpr int TILES = 4;
+
+struct Columns {
+  int image, first;
   bool real;
 
-  DEVICE Batch at(int block, int images) {
-    const int image = block * IMAGES + threadIdx.y;
-    return {image < images ? image : 0, image < images};
+  DEVICE Columns at(int block, int tiles, int width, int images) {
+    const int number = block * TILES + threadIdx.y, image = number / tiles;
+    return {image < images ? image : 0, (number - image * tiles) * width, image < images};
   }
 };
+
+// Tiles are of ROWS x COLUMNS.
+constexpr int ROWS = 64, COLUMNS = 64;
+
+// The part of a block's shared memory that threads with the same threadIdx.y have.
+template <typename T>
+DEVICE T* own_part(T* shared) {
+  return shared + threadIdx.y * (160 * (ROWS + COLUMNS) / sizeof(T));
+}
 
 // A group's planes of one image.
 template <typename T>
@@ -48,40 +58,44 @@ struct Forward {
   Experts of;
 };
 
+// Gathers windows by the quicker way where they have at most 15 x 15 taps.
+template <typename T, int POSITIONS>
+using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, false>>::Type;
+
 // Rows are outputs, columns positions, k taps. FILTERS values of a filter are loaded at once, and POSITIONS
-// neighbouring pixels where the only tap sees just its own position; else windows are gathered.
-template <typename T, int M, int N, int IMAGES, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M * IMAGES, 512 / (2 * M * IMAGES)) forward(const Forward p) {
-  typedef Product<T, M, N> Block;
+// neighbouring pixels where the only tap sees just its own position; else windows are gathered: 0 where they are small,
+// -1 any. EXPERTS is their number where a kernel is made for it, else 0.
+template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(2 * ROWS * TILES) forward(const Forward p) {
+  typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
-  T* shared = all_shared + threadIdx.y * (160 * (M + N) / sizeof(T));
+  T* shared = own_part(all_shared);
   const Experts& of = p.of;
   const int pixels = p.view.positions.by, plane = p.view.height * p.view.width, depth = of.channels * p.view.taps.by;
-  const Tile tile = Tile::at(blockIdx.x, (of.outputs + M - 1) / M, (pixels + N - 1) / N, of.groups);
-  const Batch<IMAGES> batch = Batch<IMAGES>::at(tile.rest, of.images);
-  const int row = tile.row * M, column = tile.column * N, output = tile.group * of.outputs + row;
-  const int rows = batch.real ? of.outputs - row : 0, columns = batch.real ? pixels : 0;
-  const Attention<T> attention{static_cast<const T*>(p.attention) + static_cast<long long>(batch.image) * of.experts,
-                               of.experts};
-  const MixedMatrix<T, FILTERS, true> filters{
+  const Tile tile = Tile::at(blockIdx.x, (of.outputs + ROWS - 1) / ROWS, of.groups);
+  const Columns at = Columns::at(tile.rest, (pixels + COLUMNS - 1) / COLUMNS, COLUMNS, of.images);
+  const int row = tile.row * ROWS, column = at.first, output = tile.group * of.outputs + row;
+  const int rows = at.real ? of.outputs - row : 0, columns = at.real ? pixels : 0;
+  const Attention<T, EXPERTS> attention(p.attention, at.image, of.experts);
+  const MixedMatrix<T, EXPERTS, FILTERS, true> filters{
       static_cast<const T*>(p.weight) + static_cast<long long>(output) * depth,
       static_cast<long long>(of.groups) * of.outputs * depth, attention, rows, depth, depth};
-  const T* x = planes_of<T>(p.x, batch.image, of.groups, tile.group, of.channels, plane);
+  const T* x = planes_of<T>(p.x, at.image, of.groups, tile.group, of.channels, plane);
   Block product;
   product.clear();
   if constexpr (POSITIONS > 0)
     product.add(filters, Planes<T, POSITIONS, false>{p.view.positions, x, 0, columns, of.channels, column}, 0, depth,
                 shared);
   else
-    product.add(filters, Windows<T, false>{p.view, x, 0, columns, depth, column}, 0, depth, shared);
+    product.add(filters, Gathered<T, POSITIONS>{p.view, x, 0, columns, depth, column}, 0, depth, shared);
 
   const T* bias = p.bias ? static_cast<const T*>(p.bias) + output : nullptr;
   T* y = static_cast<T*>(p.y) +
-         (static_cast<long long>(batch.image) * of.groups * of.outputs + output) * pixels;
+         (static_cast<long long>(at.image) * of.groups * of.outputs + output) * pixels;
   product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
     if (i >= rows) return;
     float offset[1] = {0}, values[Block::RUN];
-    if (bias) mix<T, 1>(offset, bias + i, of.groups * of.outputs, attention);
+    if (bias) mix(offset, bias + i, of.groups * of.outputs, attention);
 #pragma unroll
     for (int e = 0; e < Block::RUN; ++e) values[e] = sums[e] + offset[0];
     store_run(y + i * pixels, 0, p.view.positions, column + j, columns, values);
@@ -100,29 +114,29 @@ struct InputGradient {
 
 // Rows are channels, columns pixels, k outputs and taps. A block has pixels of one residue modulo the stride in each
 // direction: the same taps reach all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
-template <typename T, int M, int N, int IMAGES, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M * IMAGES, 512 / (2 * M * IMAGES)) input_gradient(const InputGradient p) {
-  typedef Product<T, M, N> Block;
+template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(2 * ROWS * TILES) input_gradient(const InputGradient p) {
+  typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
-  T* shared = all_shared + threadIdx.y * (160 * (M + N) / sizeof(T));
+  T* shared = own_part(all_shared);
   const Experts& of = p.of;
   const int positions = p.view.positions.by, pixels = p.view.height * p.view.width, taps = p.view.taps.by;
-  const int kernel = p.view.taps_across.by, batches = (of.images + IMAGES - 1) / IMAGES;
-  const Tile tile = Tile::at(blockIdx.x, (of.channels + M - 1) / M, (positions + N - 1) / N, of.groups);
-  const Batch<IMAGES> batch = Batch<IMAGES>::at(tile.rest % batches, of.images);
-  const int residue = tile.rest / batches, residue_y = residue / p.stride, residue_x = residue - residue_y * p.stride;
-  const int row = tile.row * M, column = tile.column * N;
-  const int channels = batch.real ? of.channels : 0, columns = batch.real ? positions : 0;
-  const Attention<T> attention{static_cast<const T*>(p.attention) + static_cast<long long>(batch.image) * of.experts,
-                               of.experts};
+  const int kernel = p.view.taps_across.by, residues = p.stride * p.stride;
+  const Tile tile = Tile::at(blockIdx.x, (of.channels + ROWS - 1) / ROWS, of.groups);
+  const Columns at =
+      Columns::at(tile.rest / residues, (positions + COLUMNS - 1) / COLUMNS, COLUMNS, of.images);
+  const int residue = tile.rest % residues, residue_y = residue / p.stride, residue_x = residue - residue_y * p.stride;
+  const int row = tile.row * ROWS, column = at.first;
+  const int channels = at.real ? of.channels : 0, columns = at.real ? positions : 0;
+  const Attention<T, EXPERTS> attention(p.attention, at.image, of.experts);
   const int size = of.outputs * of.channels * taps;
   const long long expert_size = static_cast<long long>(of.groups) * size;
   const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * size;
-  const T* gradient = planes_of<T>(p.gradient, batch.image, of.groups, tile.group, of.outputs, pixels);
+  const T* gradient = planes_of<T>(p.gradient, at.image, of.groups, tile.group, of.outputs, pixels);
   Block product;
   product.clear();
   if constexpr (POSITIONS > 0) {
-    product.add(MixedMatrix<T, FILTERS, false>{weight + row, expert_size, attention, channels - row, of.outputs,
+    product.add(MixedMatrix<T, EXPERTS, FILTERS, false>{weight + row, expert_size, attention, channels - row, of.outputs,
                                                of.channels},
                 Planes<T, POSITIONS, false>{p.view.positions, gradient, 0, columns, of.outputs, column}, 0, of.outputs,
                 shared);
@@ -133,16 +147,16 @@ __global__ void __launch_bounds__(2 * M * IMAGES, 512 / (2 * M * IMAGES)) input_
     const int reaching = down.taps * across.taps, depth = of.outputs * reaching;
     view.top = down.from, view.left = across.from, view.down = down.step, view.across = across.step;
     view.taps_across = Divisor::of(max(across.taps, 1)), view.taps = Divisor::of(max(reaching, 1));
-    const MixedReachingFilters<T> filters{
+    const MixedReachingFilters<T, EXPERTS> filters{
         {weight, channels, taps, kernel, p.every, down, across, view.taps_across, view.taps, depth, row},
         expert_size,
         attention};
-    product.add(filters, Windows<T, false>{view, gradient, 0, columns, depth, column}, 0, depth, shared);
+    product.add(filters, Gathered<T, POSITIONS>{view, gradient, 0, columns, depth, column}, 0, depth, shared);
   }
 
   const int plane = p.height * p.width;
   T* result = static_cast<T*>(p.result) +
-              (static_cast<long long>(batch.image) * of.groups + tile.group) * of.channels * plane;
+              (static_cast<long long>(at.image) * of.groups + tile.group) * of.channels * plane;
   product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
     if (row + i >= channels) return;
     T* channel = result + (row + i) * plane;
@@ -179,18 +193,18 @@ struct WeightGradient {
 // multiplies it with the experts' filters for the attention's own gradient.
 template <typename T, typename Result, int POSITIONS>
 __global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
-  constexpr int M = 64, N = 64;
-  typedef Product<T, M, N> Block;
+  typedef Product<T, ROWS, COLUMNS> Block;
   constexpr bool POINTWISE = POSITIONS > 0;
-  constexpr int RUN = Block::RUN, RUNS = M * N / Block::THREADS / RUN;
+  constexpr int RUN = Block::RUN, RUNS = ROWS * COLUMNS / Block::THREADS / RUN;
   SHARED_MEMORY(T, shared);
-  float* warp_sums = reinterpret_cast<float*>(shared) + 160 * (M + N) / 4;
+  float* warp_sums = reinterpret_cast<float*>(shared) + 160 * (ROWS + COLUMNS) / 4;
   const Experts& of = p.of;
   const int pixels = p.view.positions.by, plane = p.view.height * p.view.width, depth = of.channels * p.view.taps.by;
-  const int rows = (of.outputs + M - 1) / M, columns = (depth + N - 1) / N, tiles = rows * columns * of.groups;
-  const Tile tile = Tile::at(blockIdx.x, rows, columns, of.groups);
-  const int split = tile.rest % p.splits, expert = tile.rest / p.splits * AT_ONCE;
-  const int experts = min(AT_ONCE, of.experts - expert), row = tile.row * M, column = tile.column * N;
+  const int rows = (of.outputs + ROWS - 1) / ROWS, columns = (depth + COLUMNS - 1) / COLUMNS;
+  const int tiles = rows * columns * of.groups;
+  const Tile tile = Tile::at(blockIdx.x, rows, of.groups);
+  const int row = tile.row * ROWS, column = tile.rest % columns * COLUMNS, part = tile.rest / columns;
+  const int split = part % p.splits, expert = part / p.splits * AT_ONCE, experts = min(AT_ONCE, of.experts - expert);
   const int output = tile.group * of.outputs;
   const long long expert_size = static_cast<long long>(of.groups) * of.outputs * depth;
   const long long first = expert * expert_size + static_cast<long long>(output + row) * depth + column;

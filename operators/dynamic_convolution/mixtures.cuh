@@ -4,23 +4,29 @@
 
 #include "windows.cuh"
 
-// How much of each expert's filters an image takes.
-template <typename T>
+// How much of each expert's filters an image takes: in registers where their number is known when compiling, or 0.
+template <typename T, int EXPERTS>
 struct Attention {
   const T* shares;
   int experts;
+  float kept[EXPERTS > 0 ? EXPERTS : 1];
 
-  MEMBER float operator[](int expert) const { return to_float(shares[expert]); }
+  MEMBER Attention(const void* attention, int image, int experts)
+      : shares(static_cast<const T*>(attention) + static_cast<long long>(image) * experts),
+        experts(EXPERTS > 0 ? EXPERTS : experts) {
+#pragma unroll
+    for (int expert = 0; expert < EXPERTS; ++expert) kept[expert] = to_float(shares[expert]);
+  }
 };
 
 // The same N values of every expert, mixed; the experts' filters are `pitch` values apart.
-template <typename T, int N>
-DEVICE void mix(float (&sums)[N], const T* values, long long pitch, const Attention<T>& attention) {
+template <typename T, int EXPERTS, int N>
+DEVICE void mix(float (&sums)[N], const T* values, long long pitch, const Attention<T, EXPERTS>& attention) {
 #pragma unroll
   for (int i = 0; i < N; ++i) sums[i] = 0;
-#pragma unroll 4
+#pragma unroll
   for (int expert = 0; expert < attention.experts; ++expert) {
-    const float share = attention[expert];
+    const float share = EXPERTS > 0 ? attention.kept[expert] : to_float(attention.shares[expert]);
     float terms[N];
     load_floats<T, N>(terms, values + expert * pitch);
 #pragma unroll
@@ -29,10 +35,10 @@ DEVICE void mix(float (&sums)[N], const T* values, long long pitch, const Attent
 }
 
 // The mixture rounded to the operand's type, as filters that lie in memory are.
-template <typename T, int N>
-DEVICE Vector<T, N> mixed(const T* values, long long pitch, const Attention<T>& attention) {
+template <int N, typename T, int EXPERTS>
+DEVICE Vector<T, N> mixed(const T* values, long long pitch, const Attention<T, EXPERTS>& attention) {
   float sums[N];
-  mix<T, N>(sums, values, pitch, attention);
+  mix(sums, values, pitch, attention);
   Vector<T, N> vector;
   if constexpr (sizeof(T) == 4) {
 #pragma unroll
@@ -47,7 +53,7 @@ DEVICE Vector<T, N> mixed(const T* values, long long pitch, const Attention<T>& 
 }
 
 // Filters as they lie in memory: of `lines` x `depths`, rows of `pitch` values along k or along the lines.
-template <typename T, int VECTOR_, bool ALONG_K_>
+template <typename T, int EXPERTS, int VECTOR_, bool ALONG_K_>
 struct MixedMatrix {
   static constexpr bool ALONG_K = ALONG_K_, COPIED = false;
   static constexpr int VECTOR = VECTOR_;
@@ -59,7 +65,7 @@ struct MixedMatrix {
 
   const T* values;  // of the first expert
   long long expert_size;
-  Attention<T> attention;
+  Attention<T, EXPERTS> attention;
   int lines, depths, pitch;
 
   MEMBER Line line(int i) const {
@@ -68,18 +74,18 @@ struct MixedMatrix {
   MEMBER Depth depth(int k) const { return k; }
   MEMBER Vector<T, VECTOR> load(const Line& line, Depth k) const {
     if (k >= line.depths) return zero_vector<T, VECTOR>();
-    return mixed<T, VECTOR>(line.values + (ALONG_K ? k : static_cast<long long>(k) * pitch), expert_size, attention);
+    return mixed<VECTOR>(line.values + (ALONG_K ? k : static_cast<long long>(k) * pitch), expert_size, attention);
   }
 };
 
 // Filters as the gradient of an input multiplies them; see ReachingFilters.
-template <typename T>
+template <typename T, int EXPERTS>
 struct MixedReachingFilters : ReachingFilters<T> {
   long long expert_size;
-  Attention<T> attention;
+  Attention<T, EXPERTS> attention;
 
   MEMBER Vector<T, 1> load(int filter, int tap) const {
     if ((filter | tap) < 0) return zero_vector<T, 1>();
-    return mixed<T, 1>(ReachingFilters<T>::filters + filter + tap, expert_size, attention);
+    return mixed<1>(ReachingFilters<T>::filters + filter + tap, expert_size, attention);
   }
 };

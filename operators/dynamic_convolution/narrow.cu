@@ -41,12 +41,11 @@ __global__ void __launch_bounds__(256) narrow_forward(const NarrowForward p) {
   const Part part = Part::at(p.chunks);
   const int image = part.plane / (at.groups * at.outputs), output = part.plane - image * at.groups * at.outputs;
   const int taps = at.channels * at.kernel * at.kernel;
-  const Attention<T> attention{static_cast<const T*>(p.attention) + static_cast<long long>(image) * at.experts,
-                               at.experts};
+  const Attention<T, 0> attention(p.attention, image, at.experts);
   const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(output) * taps;
   for (int tap = threadIdx.x; tap < taps; tap += blockDim.x) {
     float sum[1];
-    mix<T, 1>(sum, weight + tap, size_of(at), attention);
+    mix(sum, weight + tap, size_of(at), attention);
     filter[tap] = sum[0];
   }
   __syncthreads();
@@ -56,7 +55,7 @@ __global__ void __launch_bounds__(256) narrow_forward(const NarrowForward p) {
   const T* x = static_cast<const T*>(p.x) +
                (static_cast<long long>(image) * at.groups + output / at.outputs) * at.channels * size;
   float sum[1] = {0};
-  if (p.bias) mix<T, 1>(sum, static_cast<const T*>(p.bias) + output, at.groups * at.outputs, attention);
+  if (p.bias) mix(sum, static_cast<const T*>(p.bias) + output, at.groups * at.outputs, attention);
   for (int channel = 0; channel < at.channels; ++channel, x += size)
     for (int a = 0; a < at.kernel; ++a)
       for (int b = 0; b < at.kernel; ++b, ++filter) {
@@ -83,14 +82,13 @@ __global__ void __launch_bounds__(256) narrow_input_gradient(const NarrowInputGr
   const Part part = Part::at(p.chunks);
   const int image = part.plane / (at.groups * at.channels), channel = part.plane - image * at.groups * at.channels;
   const int taps = at.kernel * at.kernel, group = channel / at.channels;
-  const Attention<T> attention{static_cast<const T*>(p.attention) + static_cast<long long>(image) * at.experts,
-                               at.experts};
+  const Attention<T, 0> attention(p.attention, image, at.experts);
   const T* weight = static_cast<const T*>(p.weight) +
                     (static_cast<long long>(group) * at.outputs * at.channels + channel % at.channels) * taps;
   for (int i = threadIdx.x; i < at.outputs * taps; i += blockDim.x) {
     const int output = i / taps, tap = i - output * taps;
     float sum[1];
-    mix<T, 1>(sum, weight + output * at.channels * taps + tap, size_of(at), attention);
+    mix(sum, weight + output * at.channels * taps + tap, size_of(at), attention);
     filters[i] = sum[0];
   }
   __syncthreads();

@@ -13,10 +13,16 @@ from .reference import Params
 
 SOURCE = Source.beside(__file__)
 
-ROWS = 64
-"""Outputs or channels of a tile."""
+TILE = (64, 64)
+"""Rows and columns of a tile."""
+TILES = 4
+"""Tiles of a block, which share the experts' filters."""
 AT_ONCE = 4
 """Experts whose gradients a block of `weigh` keeps in registers."""
+USUAL = 4
+"""Experts that kernels are made for, the paper's number; for others the same kernels count them as they run."""
+SMALL = 15
+"""Taps per side up to which windows are gathered the quicker way."""
 BLOCKS = 528
 """Blocks of 128 threads that keep a large GPU busy: four for each of an H200's 132 multiprocessors."""
 
@@ -33,7 +39,7 @@ def convolve(
 ) -> Launch:
     """[N, C, H, W], [K, O, C/g, k, k], [K, O] or none, [N, K] -> [N, O, Ho, Wo]."""
     pixels, depth = y[2:].numel(), weight[2:].numel()
-    positions = tiles.vector(dtype, pixels) if is_pointwise(p) else 0
+    positions = tiles.vector(dtype, pixels) if is_pointwise(p) else _gathered(p)
     return _launch(
         p,
         "forward",
@@ -52,7 +58,7 @@ def convolve_back(
 ) -> Launch:
     """[N, O, Ho, Wo], [K, O, C/g, k, k], [N, K] -> [N, C, H, W]."""
     positions, channels = ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride), weight[2]
-    filters, pixels = 1, 0
+    filters, pixels = 1, _gathered(p)
     if is_pointwise(p):
         filters, pixels = tiles.whole_vector(dtype, channels), tiles.vector(dtype, positions)
     # The blocks of all residues together go through the taps once.
@@ -88,7 +94,7 @@ def weigh(
     positions = tiles.vector(dtype, pixels) if is_pointwise(p) else 0
     share = ceil_div(max(1, x[0]), splits)
     number = count_tiles(p, weight) * ceil_div(p.experts, AT_ONCE) * splits
-    launch = tiles.blocks(dtype, (ROWS, ROWS), number, ceil_div(pixels, 32) * 32 * share, weight.numel())
+    launch = tiles.blocks(dtype, TILE, number, ceil_div(pixels, 32) * 32 * share, weight.numel())
     launch["shared_bytes"] += 64
     return SOURCE.launch(
         f"weight_gradient<{TYPE_NAMES[dtype]}, {kind}, {positions}>",
@@ -99,7 +105,7 @@ def weigh(
 
 def count_tiles(p: Params, weight: torch.Size) -> int:
     """Tiles of one expert's filters."""
-    return tiles.count((ROWS, ROWS), weight[1] // p.groups, weight[2:].numel()) * p.groups
+    return tiles.count(TILE, weight[1] // p.groups, weight[2:].numel()) * p.groups
 
 
 def count_splits(p: Params, weight: torch.Size, images: int) -> int:
@@ -112,6 +118,11 @@ def count_splits(p: Params, weight: torch.Size, images: int) -> int:
 def is_pointwise(p: Params) -> bool:
     """Whether each output sees just its own pixel."""
     return (p.kernel_size, p.stride, p.window.padding) == (1, 1, 0)
+
+
+def _gathered(p: Params) -> int:
+    """How windows are gathered: the quicker way (0), or that for windows of any size (-1)."""
+    return 0 if p.kernel_size <= SMALL else -1
 
 
 def _launch(
@@ -129,17 +140,11 @@ def _launch(
 ) -> Launch:
     """A launch whose blocks work on several images: for each a product of so many rows, columns and terms."""
     rows, columns, depth = extents
-    tile, images = ((ROWS, 64), 4) if columns <= 64 else ((ROWS, 128), 2)
-    number = tiles.count(tile, rows, columns) * p.groups * residues
-    batches = ceil_div(result[0], images)
-    launch = tiles.blocks(dtype, tile, number * batches * images, depth, result.numel())
-    launch |= {
-        "grid": (number * batches,),
-        "block": (2 * ROWS, images),
-        "shared_bytes": launch["shared_bytes"] * images,
-    }
+    number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), TILES)
+    launch = tiles.blocks(dtype, TILE, number * TILES, depth, result.numel())
+    launch |= {"grid": (number,), "block": (2 * TILE[0], TILES), "shared_bytes": launch["shared_bytes"] * TILES}
     return SOURCE.launch(
-        tiles.name(name, dtype, *tile, images, *vectors),
+        tiles.name(name, dtype, USUAL if p.experts == USUAL else 0, *vectors),
         **launch,
         scalars=(*view, *_experts(p, weight, result[0]), *more),
     )
