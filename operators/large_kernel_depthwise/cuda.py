@@ -180,16 +180,19 @@ CUDA = CudaCore(
     work=work,
     cases=(
         (Params(kernel_size=3, dilation=2, stride=3), Nchw(1, 3, 5, 7)),
-        # Whole and partial steps of eight columns; one, two and four of them; every width of access.
+        # Whole and partial steps of eight columns; one, two, four and seven of them; every width of access.
         (Params(kernel_size=3), Nchw(2, 2, 5, 8)),
-        (Params(kernel_size=17), Nchw(3, 2, 7, 7)),
+        (Params(kernel_size=17), Nchw(9, 1, 7, 7)),
         (Params(kernel_size=7), Nchw(5, 2, 14, 14)),
         (Params(kernel_size=13, bias=False), Nchw(2, 1, 9, 28)),
-        # More columns and more rows than a block has.
-        (Params(kernel_size=7), Nchw(1, 1, 35, 64)),
         (Params(kernel_size=5), Nchw(1, 1, 17, 56)),
+        # More columns and more rows than a block has.
+        (Params(kernel_size=3), Nchw(1, 1, 8, 64)),
+        (Params(kernel_size=7), Nchw(1, 1, 35, 70)),
         # Kernels larger than the image: five, seven and nine bands.
-        (Params(kernel_size=31), Nchw(2, 1, 16, 16)),
+        (Params(kernel_size=31), Nchw(1, 1, 7, 56)),
+        (Params(kernel_size=29), Nchw(1, 1, 10, 28)),
+        (Params(kernel_size=27), Nchw(2, 1, 14, 14)),
         (Params(kernel_size=41, bias=False), Nchw(1, 1, 6, 9)),
         (Params(kernel_size=51), Nchw(1, 2, 14, 12)),
     ),
