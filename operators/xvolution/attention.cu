@@ -34,7 +34,6 @@ struct AttentionGradients {
 };
 
 constexpr int LANES = 32;
-constexpr int MAX_SLICES = 8;
 
 // The pixels of a thread, and its first channel.
 struct Place {
@@ -56,38 +55,39 @@ DEVICE Place place_of(const Shape& shape) {
 }
 
 // Adds up what the slices of a head have found, in their order, and gives the sums, times `scale`, to all of them.
-template <int COUNT, int PIXELS>
+template <int SLICES, int COUNT, int PIXELS>
 DEVICE void add_slices(float (&sums)[COUNT][PIXELS], float scale) {
   constexpr int SUMS = COUNT * PIXELS;
-  const int lane = threadIdx.x, slice = threadIdx.y, slices = blockDim.y;
-  if (slices == 1) {
+  if constexpr (SLICES > 1) {
+    SHARED_MEMORY(float, parts);  // [SLICES, SUMS, LANES]
+    const int lane = threadIdx.x, slice = threadIdx.y;
 #pragma unroll
-    for (int i = 0; i < SUMS; ++i) sums[i / PIXELS][i % PIXELS] *= scale;
-    return;
+    for (int i = 0; i < SUMS; ++i) parts[(slice * SUMS + i) * LANES + lane] = sums[i / PIXELS][i % PIXELS];
+    __syncthreads();
+#pragma unroll
+    for (int first = 0; first < SUMS; first += SLICES) {
+      const int i = first + slice;
+      if (i >= SUMS) break;
+      float sum = 0;
+#pragma unroll
+      for (int other = 0; other < SLICES; ++other) sum += parts[(other * SUMS + i) * LANES + lane];
+      parts[i * LANES + lane] = sum;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < SUMS; ++i) sums[i / PIXELS][i % PIXELS] = parts[i * LANES + lane];
   }
-  SHARED_MEMORY(float, parts);  // [slices, SUMS, LANES]
 #pragma unroll
-  for (int i = 0; i < SUMS; ++i) parts[(slice * SUMS + i) * LANES + lane] = sums[i / PIXELS][i % PIXELS];
-  __syncthreads();
-#pragma unroll 1
-  for (int i = slice; i < SUMS; i += slices) {
-    float sum = 0;
-#pragma unroll 1
-    for (int other = 0; other < slices; ++other) sum += parts[(other * SUMS + i) * LANES + lane];
-    parts[i * LANES + lane] = scale * sum;
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < SUMS; ++i) sums[i / PIXELS][i % PIXELS] = parts[i * LANES + lane];
+  for (int i = 0; i < SUMS; ++i) sums[i / PIXELS][i % PIXELS] *= scale;
 }
 
 // Channels of a slice are taken TOGETHER at a time, a divisor of their number: their loads are under way at once.
-template <typename T, int K, int PIXELS, int TOGETHER>
-__global__ void __launch_bounds__(LANES* MAX_SLICES) attend(const Attention p) {
+template <typename T, int K, int PIXELS, int TOGETHER, int SLICES>
+__global__ void __launch_bounds__(LANES* SLICES) attend(const Attention p) {
   const Place at = place_of<PIXELS>(p.shape);
   if (static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y) >= p.shape.images) return;
-  const int slices = blockDim.y, height = p.shape.height, width = p.shape.width, step = slices * height * width;
-  const int count = p.shape.head_width / slices;
+  const int height = p.shape.height, width = p.shape.width, step = SLICES * height * width;
+  const int count = p.shape.head_width / SLICES;
   const T* query = static_cast<const T*>(p.query) + at.first;
   const T* key = static_cast<const T*>(p.key) + at.first;
   const T* value = static_cast<const T*>(p.value) + at.first;
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(LANES* MAX_SLICES) attend(const Attention p) {
     query += TOGETHER * step;
     key += TOGETHER * step;
   }
-  add_slices(affinities, p.shape.scale);
+  add_slices<SLICES>(affinities, p.shape.scale);
   clear_beyond<K>(affinities, at.row, height);
 
 #pragma unroll 1
@@ -128,13 +128,13 @@ __global__ void __launch_bounds__(LANES* MAX_SLICES) attend(const Attention p) {
 
 // All three gradients of one reading of the tensors, each with affinities of its own; for more taps than registers can
 // hold three times, `attend` gives them one by one.
-template <typename T, int K, int PIXELS, int TOGETHER>
-__global__ void __launch_bounds__(LANES* MAX_SLICES) attend_backward(const AttentionGradients p) {
+template <typename T, int K, int PIXELS, int TOGETHER, int SLICES>
+__global__ void __launch_bounds__(LANES* SLICES) attend_backward(const AttentionGradients p) {
   const Place at = place_of<PIXELS>(p.shape);
   if (static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y) >= p.shape.images) return;
   constexpr int TAPS = K * K, COUNT = PIXELS + K - 1;
-  const int slices = blockDim.y, height = p.shape.height, width = p.shape.width, step = slices * height * width;
-  const int count = p.shape.head_width / slices;
+  const int height = p.shape.height, width = p.shape.width, step = SLICES * height * width;
+  const int count = p.shape.head_width / SLICES;
   const T* gradient = static_cast<const T*>(p.gradient) + at.first;
   const T* query = static_cast<const T*>(p.query) + at.first;
   const T* key = static_cast<const T*>(p.key) + at.first;
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(LANES* MAX_SLICES) attend_backward(const Atten
       correlate<K, 2 * TAPS>(affinities, keys[t], queries[t]);
     }
   }
-  add_slices(affinities, p.shape.scale);
+  add_slices<SLICES>(affinities, p.shape.scale);
   clear_beyond<K, 0>(affinities, at.row, height);
   clear_beyond<K, TAPS>(affinities, at.row, height);
   clear_beyond<K, 2 * TAPS>(affinities, at.row, height);

@@ -49,7 +49,7 @@ def attend(
     pixels = _pixels(query[3], MAX_AFFINITIES // taps)
     slices = _slices(query[1] // p.heads, taps * pixels)
     together = _together(query[1] // p.heads // slices, 72 // (taps * pixels))
-    name = f"attend<{TYPE_NAMES[dtype]}, {p.kernel_size}, {pixels}, {together}>"
+    name = f"attend<{TYPE_NAMES[dtype]}, {p.kernel_size}, {pixels}, {together}, {slices}>"
     return _attention(name, p, query, pixels, slices, taps, 2 * taps * query.numel())
 
 
@@ -68,7 +68,7 @@ def attend_backward(
     pixels = _pixels(query[3], MAX_BACKWARD_AFFINITIES // taps)
     slices = _slices(query[1] // p.heads, taps * pixels)
     together = _together(query[1] // p.heads // slices, 54 // (taps * pixels))
-    name = f"attend_backward<{TYPE_NAMES[dtype]}, {p.kernel_size}, {pixels}, {together}>"
+    name = f"attend_backward<{TYPE_NAMES[dtype]}, {p.kernel_size}, {pixels}, {together}, {slices}>"
     return _attention(name, p, query, pixels, slices, taps, 2 * taps * query.numel())
 
 
