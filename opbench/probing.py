@@ -9,11 +9,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from opbench import isolation
+from opbench import isolation, readiness
 from opbench.cases import Case
 from opbench.errors import MachineError, PluginError, Unsupported, said
 from opbench.inspection import Description, describe_operator
 from opbench.measure.ceilings import Ceilings, load_or_measure
+from opbench.measure.gpu import UsableGpu, find
 from opbench.registry import Registry
 
 TIMEOUT_SECONDS = 120.0
@@ -48,6 +49,19 @@ class Prober:
             if ending.kind == "returned":
                 found |= ending.value
         return found
+
+
+def gpu() -> UsableGpu:
+    """Find the GPU that torch calls current.
+
+    Raises:
+        MachineError: there is none to compute on; the message says what is missing and what to do.
+    """
+    isolation.import_early()
+    ending = isolation.run(find, timeout_seconds=TIMEOUT_SECONDS, cuda=True)
+    if not isinstance(ending.value, UsableGpu):
+        raise MachineError(readiness.why_no_gpu() or ending.value or ending.reason)
+    return ending.value
 
 
 def ceilings(device: str, threads: int = 1) -> Ceilings:

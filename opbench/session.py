@@ -164,13 +164,12 @@ def gpu_for(measure: Measure) -> UsableGpu | None:
     """
     if measure.device != "cuda":
         return None
-    isolation.import_early()
     graphics.strict_float32()
-    # In a child: a process that has started CUDA cannot fork those that measure.
-    ending = isolation.run(graphics.find, timeout_seconds=measure.timeout_seconds, cuda=True)
-    if not isinstance(ending.value, UsableGpu):
-        raise MachineError(f"measure.device is cuda, and {ending.value or ending.reason}")
-    return ending.value
+    try:
+        return probing.gpu()
+    except MachineError as error:
+        instead = "or measure on the CPU: --set measure.device=cpu"
+        raise MachineError(f"measure.device is cuda, and {error}; {instead}") from error
 
 
 @contextmanager

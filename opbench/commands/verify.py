@@ -77,7 +77,8 @@ def verify(
     opbench verify --on-cpu involution
     opbench verify --device cuda
     """
-    from opbench import readiness, verification
+    from opbench import probing, verification
+    from opbench.measure import gpu
     from opbench.registry import Registry
 
     registry = Registry.discover(paths)
@@ -88,8 +89,12 @@ def verify(
         if device != "cpu":
             raise click.UsageError("--on-cpu needs no GPU; leave out --device")
         return _verify_on_cpu(registry, chosen, dtypes, timeout, as_json)
-    if device == "cuda" and (reason := readiness.why_no_gpu()):
-        raise MachineError(f"--device is cuda, and {reason}")
+    if device == "cuda":
+        gpu.strict_float32()
+        try:
+            probing.gpu()
+        except MachineError as error:
+            raise MachineError(f"--device is cuda, and {error}") from error
     verdicts: list[Verdict] = []
     for verdict in verification.verify(registry, chosen, dtypes or DTYPES, names, timeout, device):
         verdicts.append(verdict)
