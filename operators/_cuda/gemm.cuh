@@ -7,6 +7,7 @@
 //     Block product;
 //     product.clear();
 //     product.add(Filters<T>{...}, Windows<T>{...}, 0, depth, shared);        // all threads of the block; k from 0
+//     product.shift([&](int row) { return bias[row]; });                      // if rows have a bias
 //     product.each([&](int row, int column, const float (&sums)[Block::RUN]) { ... store sums[i] at column + i ... });
 //   }
 //
@@ -260,12 +261,24 @@ struct Sums<float, M, N> {
   }
 
   template <class F>
-  MEMBER void each(F use) const {
+  MEMBER void shift(F offset) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float of_row = offset(row_group() * 4 + i / 4 * (M / 2) + i % 4);
+#pragma unroll
+      for (int j = 0; j < RUNS * RUN; ++j) sums[i][j / RUN][j % RUN] += of_row;
+    }
+  }
+
+  template <class Where, class Use>
+  MEMBER void each(Where where, Use use) const {
     const int row = row_group() * 4, column = first_column();
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
+    for (int run = 0; run < RUNS; ++run) {
+      const auto place = where(column + run * RUN_STEP);
 #pragma unroll
-      for (int run = 0; run < RUNS; ++run) use(row + i / 4 * (M / 2) + i % 4, column + run * RUN_STEP, sums[i][run]);
+      for (int i = 0; i < 8; ++i) use(row + i / 4 * (M / 2) + i % 4, place, sums[i][run]);
+    }
   }
 };
 
@@ -311,15 +324,28 @@ struct Sums {
   }
 
   template <class F>
-  MEMBER void each(F use) const {
+  MEMBER void shift(F offset) {
+    const int row = threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int i = 0; i < ROWS * 2; ++i) {
+      const float of_row = offset(row + i * 8);
+#pragma unroll
+      for (int j = 0; j < COLUMNS * 2; ++j) sums[i / 2][j / 2][i % 2 * 2 + j % 2] += of_row;
+    }
+  }
+
+  template <class Where, class Use>
+  MEMBER void each(Where where, Use use) const {
     const int row = threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4, column = first_column();
 #pragma unroll
-    for (int i = 0; i < ROWS * 2; ++i)
+    for (int j = 0; j < COLUMNS; ++j) {
+      const auto place = where(column + j * RUN_STEP);
 #pragma unroll
-      for (int j = 0; j < COLUMNS; ++j) {
+      for (int i = 0; i < ROWS * 2; ++i) {
         const float run[RUN] = {sums[i / 2][j][i % 2 * 2], sums[i / 2][j][i % 2 * 2 + 1]};
-        use(row + i * 8, column + j * RUN_STEP, run);
+        use(row + i * 8, place, run);
       }
+    }
   }
 
  private:
@@ -342,6 +368,19 @@ template <typename T, int M, int N>
 struct Product : Sums<T, M, N> {
   static_assert((M == 64 || M == 128) && (N == 64 || N == 128), "a tile is 64 or 128 wide and high");
   static constexpr int THREADS = 2 * M;
+
+  // Calls use(row, place, sums) for each run of this thread, where place = where(column) is worked out once for all
+  // rows.
+  template <class Where, class Use>
+  MEMBER void each(Where where, Use use) const {
+    Sums<T, M, N>::each(where, use);
+  }
+
+  // Calls use(row, column, sums) for each run of this thread.
+  template <class Use>
+  MEMBER void each(Use use) const {
+    Sums<T, M, N>::each([](int column) { return column; }, use);
+  }
 
   // sums += A[., first..last) B[first..last, .); `shared` is the block's, aligned to 16 bytes.
   template <class A, class B>

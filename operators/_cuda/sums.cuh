@@ -22,6 +22,34 @@ DEVICE void store_run(T* channel, long long image_size, const Divisor& plane, in
   }
 }
 
+// Stores a tile of sums to images of channels x positions: its rows are channels, at most `rows` of them, its columns
+// positions numbered over all images, from `column` on.
+template <typename T, class Block>
+DEVICE void store_tile(const Block& product, T* images, long long image_size, const Divisor& plane, int rows, int column,
+                       int positions) {
+  constexpr int RUN = Block::RUN;
+  const auto place_of = [&](int position) -> long long {
+    if (position >= positions) return -1;
+    const int image = plane.quotient(position);
+    return image * image_size + (position - image * plane.by);
+  };
+  if (plane.by % RUN == 0) {
+    product.each([&](int j) { return place_of(column + j); },
+                 [&](int i, long long place, const float(&sums)[RUN]) {
+                   if (i < rows && place >= 0)
+                     store_floats<T, RUN>(images + place + static_cast<long long>(i) * plane.by, sums);
+                 });
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < RUN; ++e)
+    product.each([&](int j) { return place_of(column + j + e); },
+                 [&](int i, long long place, const float(&sums)[RUN]) {
+                   if (i < rows && place >= 0)
+                     images[place + static_cast<long long>(i) * plane.by] = from_float<T>(sums[e]);
+                 });
+}
+
 struct Partials {
   void* result;           // [size]
   const float* partials;  // [count, size]

@@ -43,17 +43,13 @@ __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
   else
     product.add(filters, SmallWindows<T>{p.view, x, image_size, positions, depth, column}, 0, depth, shared);
 
-  T* y = static_cast<T*>(p.y) + static_cast<long long>(output) * plane;
-  const T* bias = p.bias ? static_cast<const T*>(p.bias) + output : nullptr;
-  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
-    if (row + i >= p.outputs) return;
-    const float offset = bias ? to_float(bias[row + i]) : 0;
-    float values[Block::RUN];
-#pragma unroll
-    for (int e = 0; e < Block::RUN; ++e) values[e] = sums[e] + offset;
-    store_run(y + static_cast<long long>(row + i) * plane, static_cast<long long>(p.groups) * p.outputs * plane,
-              p.view.positions, column + j, positions, values);
-  });
+  if (p.bias) {
+    const T* bias = static_cast<const T*>(p.bias) + output + row;
+    product.shift([&](int i) { return row + i < p.outputs ? to_float(bias[i]) : 0.0f; });
+  }
+  T* y = static_cast<T*>(p.y) + static_cast<long long>(output + row) * plane;
+  store_tile(product, y, static_cast<long long>(p.groups) * p.outputs * plane, p.view.positions, p.outputs - row, column,
+             positions);
 }
 
 struct InputGradient {
@@ -67,7 +63,7 @@ struct InputGradient {
 // For stride 1. Rows are channels, columns pixels, k outputs and taps. FILTERS and POSITIONS values are loaded at once
 // where the only tap sees just its own position; else, both 0, filters and windows are gathered.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, 256 / M) input_gradient(const InputGradient p) {
+__global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) input_gradient(const InputGradient p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const int plane = p.view.positions.by, positions = p.images * plane, size = p.view.taps.by;
@@ -88,12 +84,9 @@ __global__ void __launch_bounds__(2 * M, 256 / M) input_gradient(const InputGrad
                                    p.view.taps, depth, row},
                 SmallWindows<T>{p.view, gradient, image_size, positions, depth, column}, 0, depth, shared);
 
-  T* result = static_cast<T*>(p.result) + static_cast<long long>(tile.group) * p.channels * plane;
-  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
-    if (row + i < p.channels)
-      store_run(result + static_cast<long long>(row + i) * plane, static_cast<long long>(p.groups) * p.channels * plane,
-                p.view.positions, column + j, positions, sums);
-  });
+  T* result = static_cast<T*>(p.result) + (static_cast<long long>(tile.group) * p.channels + row) * plane;
+  store_tile(product, result, static_cast<long long>(p.groups) * p.channels * plane, p.view.positions, p.channels - row,
+             column, positions);
 }
 
 struct StridedInputGradient {
@@ -108,7 +101,7 @@ struct StridedInputGradient {
 // The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
 // all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
 template <typename T, int M, int N>
-__global__ void __launch_bounds__(2 * M, 256 / M) strided_input_gradient(const StridedInputGradient p) {
+__global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) strided_input_gradient(const StridedInputGradient p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const int positions = p.images * p.view.positions.by;
@@ -132,21 +125,21 @@ __global__ void __launch_bounds__(2 * M, 256 / M) strided_input_gradient(const S
   product.clear();
   product.add(filters, SmallWindows<T>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
 
-  const int plane = p.height * p.width;
-  T* result = static_cast<T*>(p.result) + static_cast<long long>(tile.group) * p.channels * plane;
-  const long long result_size = static_cast<long long>(p.groups) * p.channels * plane;
-  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
-    if (row + i >= p.channels) return;
+  const long long plane = static_cast<long long>(p.height) * p.width;
+  T* result = static_cast<T*>(p.result) + (static_cast<long long>(tile.group) * p.channels + row) * plane;
 #pragma unroll
-    for (int e = 0; e < Block::RUN; ++e) {
-      const int position = column + j + e, image = p.view.positions.quotient(position);
-      const int rest = position - image * p.view.positions.by, y = p.view.columns.quotient(rest);
-      const int h = residue_y + y * p.stride, w = residue_x + (rest - y * p.view.columns.by) * p.stride;
-      if (position < positions && h < p.height && w < p.width)
-        result[image * result_size + (static_cast<long long>(row + i) * p.height + h) * p.width + w] =
-            from_float<T>(sums[e]);
-    }
-  });
+  for (int e = 0; e < Block::RUN; ++e)
+    product.each(
+        [&](int j) -> long long {
+          const int position = column + j + e, image = p.view.positions.quotient(position);
+          const int rest = position - image * p.view.positions.by, y = p.view.columns.quotient(rest);
+          const int h = residue_y + y * p.stride, w = residue_x + (rest - y * p.view.columns.by) * p.stride;
+          if (position >= positions || h >= p.height || w >= p.width) return -1;
+          return plane * p.groups * p.channels * image + h * p.width + w;
+        },
+        [&](int i, long long place, const float(&sums)[Block::RUN]) {
+          if (row + i < p.channels && place >= 0) result[place + i * plane] = from_float<T>(sums[e]);
+        });
 }
 
 struct WeightGradient {
