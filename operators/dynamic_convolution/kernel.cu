@@ -21,14 +21,12 @@ struct Tile {
 // A block's columns: threads with the same threadIdx.y have a tile of their own, in shared memory of their own. They
 // load the same experts' filters at about the same time, so that all but the first find them in the cache. Beyond the
 // last image they go through the same motions, with nothing to load and nothing to store.
-constexpr int TILES = 4;
-
 struct Columns {
   int image, first;
   bool real;
 
   DEVICE Columns at(int block, int tiles, int width, int images) {
-    const int number = block * TILES + threadIdx.y, image = number / tiles;
+    const int number = block * blockDim.y + threadIdx.y, image = number / tiles;
     return {image < images ? image : 0, (number - image * tiles) * width, image < images};
   }
 };
@@ -58,6 +56,11 @@ struct Forward {
   Experts of;
 };
 
+// Threads of a block, at most: single values, of windows and of every expert, take registers that a fourth tile needs.
+__device__ constexpr int threads(int filters, int positions) {
+  return (filters == 1 && positions <= 0 ? 3 : 4) * 2 * ROWS;
+}
+
 // Gathers windows by the quicker way where they have at most 15 x 15 taps.
 template <typename T, int POSITIONS>
 using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, false>>::Type;
@@ -66,7 +69,7 @@ using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, f
 // neighbouring pixels where the only tap sees just its own position; else windows are gathered: 0 where they are small,
 // -1 any. EXPERTS is their number where a kernel is made for it, else 0.
 template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES) forward(const Forward p) {
+__global__ void __launch_bounds__(threads(FILTERS, POSITIONS)) forward(const Forward p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -79,7 +82,7 @@ __global__ void __launch_bounds__(2 * ROWS * TILES) forward(const Forward p) {
   const Attention<T, EXPERTS> attention(p.attention, at.image, of.experts);
   const MixedMatrix<T, EXPERTS, FILTERS, true> filters{
       static_cast<const T*>(p.weight) + static_cast<long long>(output) * depth,
-      static_cast<long long>(of.groups) * of.outputs * depth, attention, rows, depth, depth};
+      of.groups * of.outputs * depth, attention, rows, depth, depth};
   const T* x = planes_of<T>(p.x, at.image, of.groups, tile.group, of.channels, plane);
   Block product;
   product.clear();
@@ -107,15 +110,60 @@ struct InputGradient {
   const void* weight;     // [experts, G * outputs, channels, k, k]
   const void* attention;  // [N, experts]
   void* result;           // [N, G * channels, H, W]
-  View view;              // of every stride-th pixel into the gradient
+  View view;              // of pixels into the gradient, the other way round
+  Experts of;
+};
+
+// For stride 1. Rows are channels, columns pixels, k outputs and taps.
+template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
+__global__ void __launch_bounds__(threads(FILTERS, POSITIONS)) input_gradient(const InputGradient p) {
+  typedef Product<T, ROWS, COLUMNS> Block;
+  SHARED_MEMORY(T, all_shared);
+  T* shared = own_part(all_shared);
+  const Experts& of = p.of;
+  const int pixels = p.view.positions.by, plane = p.view.height * p.view.width, taps = p.view.taps.by;
+  const Tile tile = Tile::at(blockIdx.x, (of.channels + ROWS - 1) / ROWS, of.groups);
+  const Columns at = Columns::at(tile.rest, (pixels + COLUMNS - 1) / COLUMNS, COLUMNS, of.images);
+  const int row = tile.row * ROWS, column = at.first;
+  const int channels = at.real ? of.channels : 0, columns = at.real ? pixels : 0, depth = of.outputs * taps;
+  const Attention<T, EXPERTS> attention(p.attention, at.image, of.experts);
+  const int size = depth * of.channels, expert_size = of.groups * size;
+  const T* weight = static_cast<const T*>(p.weight) + tile.group * size;
+  const T* gradient = planes_of<T>(p.gradient, at.image, of.groups, tile.group, of.outputs, plane);
+  Block product;
+  product.clear();
+  if constexpr (POSITIONS > 0) {
+    product.add(MixedMatrix<T, EXPERTS, FILTERS, false>{weight + row, expert_size, attention, channels - row, depth,
+                                                        of.channels},
+                Planes<T, POSITIONS, false>{p.view.positions, gradient, 0, columns, depth, column}, 0, depth, shared);
+  } else {
+    const MixedReachingFilters<T, EXPERTS> filters{
+        {weight, channels, taps, p.view.taps_across.by, 1, {}, {}, p.view.taps_across, p.view.taps, depth, row},
+        expert_size,
+        attention};
+    product.add(filters, Gathered<T, POSITIONS>{p.view, gradient, 0, columns, depth, column}, 0, depth, shared);
+  }
+  T* result = static_cast<T*>(p.result) +
+              (static_cast<long long>(at.image) * of.groups + tile.group) * of.channels * pixels;
+  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
+    if (row + i < channels) store_run(result + (row + i) * pixels, 0, p.view.positions, column + j, columns, sums);
+  });
+}
+
+struct StridedInputGradient {
+  const void* gradient;   // [N, G * outputs, Ho, Wo]
+  const void* weight;     // [experts, G * outputs, channels, k, k]
+  const void* attention;  // [N, experts]
+  void* result;           // [N, G * channels, H, W]
+  View view;              // of every stride-th pixel into the gradient, but for where it begins and how it steps
   Experts of;
   int height, width, stride, every;
 };
 
-// Rows are channels, columns pixels, k outputs and taps. A block has pixels of one residue modulo the stride in each
-// direction: the same taps reach all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
-template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES) input_gradient(const InputGradient p) {
+// The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
+// all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
+template <typename T, int EXPERTS, int POSITIONS>
+__global__ void __launch_bounds__(3 * 2 * ROWS) strided_input_gradient(const StridedInputGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -123,52 +171,38 @@ __global__ void __launch_bounds__(2 * ROWS * TILES) input_gradient(const InputGr
   const int positions = p.view.positions.by, pixels = p.view.height * p.view.width, taps = p.view.taps.by;
   const int kernel = p.view.taps_across.by, residues = p.stride * p.stride;
   const Tile tile = Tile::at(blockIdx.x, (of.channels + ROWS - 1) / ROWS, of.groups);
-  const Columns at =
-      Columns::at(tile.rest / residues, (positions + COLUMNS - 1) / COLUMNS, COLUMNS, of.images);
+  const Columns at = Columns::at(tile.rest / residues, (positions + COLUMNS - 1) / COLUMNS, COLUMNS, of.images);
   const int residue = tile.rest % residues, residue_y = residue / p.stride, residue_x = residue - residue_y * p.stride;
   const int row = tile.row * ROWS, column = at.first;
   const int channels = at.real ? of.channels : 0, columns = at.real ? positions : 0;
   const Attention<T, EXPERTS> attention(p.attention, at.image, of.experts);
-  const int size = of.outputs * of.channels * taps;
-  const long long expert_size = static_cast<long long>(of.groups) * size;
-  const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * size;
+  const Reach down = reach(residue_y, kernel, p.stride, p.view.top, p.view.down, p.every);
+  const Reach across = reach(residue_x, kernel, p.stride, p.view.left, p.view.across, p.every);
+  const int reaching = down.taps * across.taps, depth = of.outputs * reaching, size = of.outputs * of.channels * taps;
+  View view = p.view;
+  view.top = down.from, view.left = across.from, view.down = down.step, view.across = across.step;
+  view.taps_across = Divisor::of(max(across.taps, 1)), view.taps = Divisor::of(max(reaching, 1));
+  const T* weight = static_cast<const T*>(p.weight) + tile.group * size;
   const T* gradient = planes_of<T>(p.gradient, at.image, of.groups, tile.group, of.outputs, pixels);
+  const MixedReachingFilters<T, EXPERTS> filters{
+      {weight, channels, taps, kernel, p.every, down, across, view.taps_across, view.taps, depth, row},
+      of.groups * size,
+      attention};
   Block product;
   product.clear();
-  if constexpr (POSITIONS > 0) {
-    product.add(MixedMatrix<T, EXPERTS, FILTERS, false>{weight + row, expert_size, attention, channels - row, of.outputs,
-                                               of.channels},
-                Planes<T, POSITIONS, false>{p.view.positions, gradient, 0, columns, of.outputs, column}, 0, of.outputs,
-                shared);
-  } else {
-    View view = p.view;
-    const Reach down = reach(residue_y, kernel, p.stride, p.view.top, p.view.down, p.every);
-    const Reach across = reach(residue_x, kernel, p.stride, p.view.left, p.view.across, p.every);
-    const int reaching = down.taps * across.taps, depth = of.outputs * reaching;
-    view.top = down.from, view.left = across.from, view.down = down.step, view.across = across.step;
-    view.taps_across = Divisor::of(max(across.taps, 1)), view.taps = Divisor::of(max(reaching, 1));
-    const MixedReachingFilters<T, EXPERTS> filters{
-        {weight, channels, taps, kernel, p.every, down, across, view.taps_across, view.taps, depth, row},
-        expert_size,
-        attention};
-    product.add(filters, Gathered<T, POSITIONS>{view, gradient, 0, columns, depth, column}, 0, depth, shared);
-  }
+  product.add(filters, Gathered<T, POSITIONS>{view, gradient, 0, columns, depth, column}, 0, depth, shared);
 
   const int plane = p.height * p.width;
-  T* result = static_cast<T*>(p.result) +
-              (static_cast<long long>(at.image) * of.groups + tile.group) * of.channels * plane;
+  T* result =
+      static_cast<T*>(p.result) + (static_cast<long long>(at.image) * of.groups + tile.group) * of.channels * plane;
   product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
     if (row + i >= channels) return;
-    T* channel = result + (row + i) * plane;
-    if (p.stride == 1) {
-      store_run(channel, 0, p.view.positions, column + j, columns, sums);
-      return;
-    }
 #pragma unroll
     for (int e = 0; e < Block::RUN; ++e) {
       const int position = column + j + e, y = p.view.columns.quotient(position);
       const int h = residue_y + y * p.stride, w = residue_x + (position - y * p.view.columns.by) * p.stride;
-      if (position < columns && h < p.height && w < p.width) channel[h * p.width + w] = from_float<T>(sums[e]);
+      if (position < columns && h < p.height && w < p.width)
+        result[(row + i) * plane + h * p.width + w] = from_float<T>(sums[e]);
     }
   });
 }

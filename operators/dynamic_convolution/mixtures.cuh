@@ -21,7 +21,7 @@ struct Attention {
 
 // The same N values of every expert, mixed; the experts' filters are `pitch` values apart.
 template <typename T, int EXPERTS, int N>
-DEVICE void mix(float (&sums)[N], const T* values, long long pitch, const Attention<T, EXPERTS>& attention) {
+DEVICE void mix(float (&sums)[N], const T* values, int pitch, const Attention<T, EXPERTS>& attention) {
 #pragma unroll
   for (int i = 0; i < N; ++i) sums[i] = 0;
 #pragma unroll
@@ -36,7 +36,7 @@ DEVICE void mix(float (&sums)[N], const T* values, long long pitch, const Attent
 
 // The mixture rounded to the operand's type, as filters that lie in memory are.
 template <int N, typename T, int EXPERTS>
-DEVICE Vector<T, N> mixed(const T* values, long long pitch, const Attention<T, EXPERTS>& attention) {
+DEVICE Vector<T, N> mixed(const T* values, int pitch, const Attention<T, EXPERTS>& attention) {
   float sums[N];
   mix(sums, values, pitch, attention);
   Vector<T, N> vector;
@@ -64,7 +64,7 @@ struct MixedMatrix {
   typedef int Depth;
 
   const T* values;  // of the first expert
-  long long expert_size;
+  int expert_size;
   Attention<T, EXPERTS> attention;
   int lines, depths, pitch;
 
@@ -81,7 +81,7 @@ struct MixedMatrix {
 // Filters as the gradient of an input multiplies them; see ReachingFilters.
 template <typename T, int EXPERTS>
 struct MixedReachingFilters : ReachingFilters<T> {
-  long long expert_size;
+  int expert_size;
   Attention<T, EXPERTS> attention;
 
   MEMBER Vector<T, 1> load(int filter, int tap) const {

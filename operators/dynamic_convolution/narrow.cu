@@ -9,8 +9,9 @@ struct Geometry {
   int groups, channels, outputs, experts;  // channels and outputs of a group
 };
 
-DEVICE long long size_of(const Geometry& at) {
-  return static_cast<long long>(at.groups) * at.outputs * at.channels * at.kernel * at.kernel;
+// Filters of one expert.
+DEVICE int size_of(const Geometry& at) {
+  return at.groups * at.outputs * at.channels * at.kernel * at.kernel;
 }
 
 // A block is a part of one plane, `chunks` parts in all.
@@ -133,9 +134,9 @@ __global__ void __launch_bounds__(256) narrow_weight_gradient(const NarrowWeight
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, taps = at.kernel * at.kernel;
   const int tile = blockIdx.x % p.tiles, split = blockIdx.x / p.tiles % p.splits;
   const int expert = blockIdx.x / p.tiles / p.splits * 32 + lane;
-  const long long weights = size_of(at), number = tile * 8LL + warp;
+  const int weights = size_of(at), number = tile * 8 + warp;
   const bool real = number < weights;
-  const int weight = real ? static_cast<int>(number) : 0;
+  const int weight = real ? number : 0;
   const int tap = weight % taps, filter = weight / taps, channel = filter % at.channels, output = filter / at.channels;
   const int top = tap / at.kernel * at.dilation - at.padding, left = tap % at.kernel * at.dilation - at.padding;
   const int size = at.height * at.width, pixels = at.rows * at.columns;

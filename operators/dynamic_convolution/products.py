@@ -7,7 +7,7 @@ import math
 import torch
 
 from opbench.cuda import TYPE_NAMES, Launch, Source, ceil_div, kernel, tiles
-from opbench.cuda.views import backward_view, forward_view
+from opbench.cuda.views import backward_view, flipped_view, forward_view
 
 from .reference import Params
 
@@ -15,8 +15,6 @@ SOURCE = Source.beside(__file__)
 
 TILE = (64, 64)
 """Rows and columns of a tile."""
-TILES = 4
-"""Tiles of a block, which share the experts' filters."""
 AT_ONCE = 4
 """Experts whose gradients a block of `weigh` keeps in registers."""
 USUAL = 4
@@ -57,23 +55,33 @@ def convolve_back(
     p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.Size, attention: torch.Size, gx: torch.Size
 ) -> Launch:
     """[N, O, Ho, Wo], [K, O, C/g, k, k], [N, K] -> [N, C, H, W]."""
-    positions, channels = ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride), weight[2]
-    filters, pixels = 1, _gathered(p)
-    if is_pointwise(p):
-        filters, pixels = tiles.whole_vector(dtype, channels), tiles.vector(dtype, positions)
-    # The blocks of all residues together go through the taps once.
-    depth = ceil_div(weight[1] // p.groups * p.kernel_size**2, p.stride**2)
+    outputs, channels = weight[1] // p.groups, weight[2]
+    if p.stride > 1:
+        positions = ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
+        return _launch(
+            p,
+            "strided_input_gradient",
+            dtype,
+            weight,
+            # The blocks of all residues together go through the taps once.
+            extents=(channels, positions, ceil_div(outputs * p.kernel_size**2, p.stride**2)),
+            vectors=(_gathered(p),),
+            view=backward_view(p.window, p.window, *gx[2:]),
+            result=gx,
+            residues=p.stride**2,
+            more=(gx[2], gx[3], p.stride, p.stride // math.gcd(p.stride, p.dilation)),
+        )
+    pixels = gx[2:].numel()
+    pointwise = tiles.whole_vector(dtype, channels), tiles.vector(dtype, pixels)
     return _launch(
         p,
         "input_gradient",
         dtype,
         weight,
-        extents=(channels, positions, depth),
-        vectors=(filters, pixels),
-        view=backward_view(p.window, p.window, *gx[2:]),
+        extents=(channels, pixels, outputs * p.kernel_size**2),
+        vectors=pointwise if is_pointwise(p) else (1, _gathered(p)),
+        view=flipped_view(p.window, p.window, *gx[2:]),
         result=gx,
-        residues=p.stride**2,
-        more=(gx[2], gx[3], p.stride, p.stride // math.gcd(p.stride, p.dilation)),
     )
 
 
@@ -132,7 +140,7 @@ def _launch(
     weight: torch.Size,
     *,
     extents: tuple[int, int, int],
-    vectors: tuple[int, int],
+    vectors: tuple[int, ...],
     view: tuple[int, ...],
     result: torch.Size,
     residues: int = 1,
@@ -140,9 +148,11 @@ def _launch(
 ) -> Launch:
     """A launch whose blocks work on several images: for each a product of so many rows, columns and terms."""
     rows, columns, depth = extents
-    number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), TILES)
-    launch = tiles.blocks(dtype, TILE, number * TILES, depth, result.numel())
-    launch |= {"grid": (number,), "block": (2 * TILE[0], TILES), "shared_bytes": launch["shared_bytes"] * TILES}
+    # A block's tiles share the experts' filters; single values take registers that a fourth tile needs.
+    together = 3 if vectors[0] <= 1 and vectors[-1] <= 0 else 4
+    number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), together)
+    launch = tiles.blocks(dtype, TILE, number * together, depth, result.numel())
+    launch |= {"grid": (number,), "block": (2 * TILE[0], together), "shared_bytes": launch["shared_bytes"] * together}
     return SOURCE.launch(
         tiles.name(name, dtype, USUAL if p.experts == USUAL else 0, *vectors),
         **launch,
