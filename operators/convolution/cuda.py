@@ -81,6 +81,8 @@ CUDA = CudaCore(
         (Params(kernel_size=1, padding=0, out_channels=16), Nchw(3, 24, 14, 14)),  # of 8 bytes in 16 bits
         (Params(kernel_size=1, padding=0, out_channels=9), Nchw(2, 8, 7, 7)),  # of none
         (Params(out_channels=16, kernel_size=3, stride=3, dilation=2), Nchw(2, 8, 11, 10)),
+        (Params(kernel_size="17x2", padding=7), Nchw(1, 4, 6, 5)),  # more taps than a mask has bits
+        (Params(kernel_size=16, padding=8, stride=2, dilation=2), Nchw(1, 3, 17, 15)),
         (Params(groups=24, out_channels=48), Nchw(2, 24, 9, 7)),
     ),
     layers=(

@@ -12,6 +12,10 @@ struct Tile {
   }
 };
 
+// The windows that a kernel's POSITIONS ask for: 0 for those of at most 15 x 15 taps, -1 for any.
+template <typename T, int POSITIONS>
+using Seen = typename Choice<POSITIONS == 0, SmallWindows<T>, Windows<T, false>>::Type;
+
 struct Forward {
   const void* x;       // [N, G * channels, H, W]
   const void* weight;  // [G * outputs, channels, kh, kw]
@@ -21,8 +25,8 @@ struct Forward {
   int images, groups, channels, outputs;
 };
 
-// Rows are outputs, columns positions, k taps: lines of filters lie along k. FILTERS values of a filter are loaded at
-// once, and POSITIONS neighbouring pixels where the only tap sees just its own position; else windows are gathered.
+// Rows are outputs, columns positions, k taps. FILTERS values of a filter are loaded at once, and POSITIONS neighbouring
+// pixels where the only tap sees just its own position; else windows are gathered.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
   typedef Product<T, M, N> Block;
@@ -41,7 +45,7 @@ __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
     product.add(filters, Planes<T, POSITIONS, false>{p.view.positions, x, image_size, positions, p.channels, column},
                 0, depth, shared);
   else
-    product.add(filters, SmallWindows<T>{p.view, x, image_size, positions, depth, column}, 0, depth, shared);
+    product.add(filters, Seen<T, POSITIONS>{p.view, x, image_size, positions, depth, column}, 0, depth, shared);
 
   if (p.bias) {
     const T* bias = static_cast<const T*>(p.bias) + output + row;
@@ -61,7 +65,7 @@ struct InputGradient {
 };
 
 // For stride 1. Rows are channels, columns pixels, k outputs and taps. FILTERS and POSITIONS values are loaded at once
-// where the only tap sees just its own position; else, both 0, filters and windows are gathered.
+// where the only tap sees just its own position; else filters and windows are gathered.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) input_gradient(const InputGradient p) {
   typedef Product<T, M, N> Block;
@@ -82,7 +86,7 @@ __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) input_gradient(const I
   else
     product.add(ReachingFilters<T>{weight, p.channels, size, p.view.taps_across.by, 1, {}, {}, p.view.taps_across,
                                    p.view.taps, depth, row},
-                SmallWindows<T>{p.view, gradient, image_size, positions, depth, column}, 0, depth, shared);
+                Seen<T, POSITIONS>{p.view, gradient, image_size, positions, depth, column}, 0, depth, shared);
 
   T* result = static_cast<T*>(p.result) + (static_cast<long long>(tile.group) * p.channels + row) * plane;
   store_tile(product, result, static_cast<long long>(p.groups) * p.channels * plane, p.view.positions, p.channels - row,
@@ -100,7 +104,7 @@ struct StridedInputGradient {
 
 // The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
 // all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
-template <typename T, int M, int N>
+template <typename T, int M, int N, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) strided_input_gradient(const StridedInputGradient p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
@@ -123,7 +127,7 @@ __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) strided_input_gradient
   const long long image_size = static_cast<long long>(p.groups) * p.outputs * gradient_plane;
   Block product;
   product.clear();
-  product.add(filters, SmallWindows<T>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
+  product.add(filters, Seen<T, POSITIONS>{view, gradient, image_size, positions, depth, column}, 0, depth, shared);
 
   const long long plane = static_cast<long long>(p.height) * p.width;
   T* result = static_cast<T*>(p.result) + (static_cast<long long>(tile.group) * p.channels + row) * plane;

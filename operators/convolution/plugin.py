@@ -10,7 +10,7 @@ from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sampl
 
 from .cuda import CUDA
 from .layer import Convolution
-from .reference import Params, convolution, native
+from .reference import Params, channels_last, convolution, native
 
 
 def inputs(p: Params, shape: Nchw, make: Maker) -> Mapping[str, Tensor]:
@@ -42,6 +42,10 @@ OPERATOR = Operator(
     cost=cost,
     implementations={
         "native": Implementation(core=native, summary="torch.nn.functional.conv2d"),
+        "channels_last": Implementation(
+            core=channels_last,
+            summary="torch.nn.functional.conv2d on channels_last memory: copying x and weight there counts",
+        ),
         "cuda": Implementation(
             core=CUDA,
             dtypes=("float32", "float16", "bfloat16"),

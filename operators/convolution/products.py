@@ -35,7 +35,7 @@ def convolve(
     positions, depth = y[0] * y[2] * y[3], weight[1:].numel()
     filters = _whole_vector(dtype, depth)
     tile = _tile(outputs, positions, p.groups, gathered=filters == 1)
-    pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else 0
+    pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else _any_window(p)
     return SOURCE.launch(
         _name("forward", dtype, *tile, filters, pixels),
         **_blocks(dtype, tile, _tiles(tile, outputs, positions) * p.groups, depth, y.numel()),
@@ -48,7 +48,7 @@ def convolve_back(p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.S
     """[N, O, Ho, Wo], [O, C/g, kh, kw] -> [N, C, H, W], for stride 1."""
     outputs, channels = weight[0] // p.groups, weight[1]
     positions = gx[0] * gx[2] * gx[3]
-    filters, pixels = 0, 0
+    filters, pixels = 0, _any_window(p)
     if _is_pointwise(p):
         filters, pixels = _whole_vector(dtype, channels), _vector(dtype, gx[2] * gx[3])
     tile = _tile(channels, positions, p.groups, gathered=not filters)
@@ -69,7 +69,7 @@ def convolve_back_strided(p: Params, dtype: torch.dtype, go: torch.Size, weight:
     depth = ceil_div(outputs * weight[2:].numel(), residues)
     every = p.stride // math.gcd(p.stride, p.dilation)
     return SOURCE.launch(
-        _name("strided_input_gradient", dtype, *tile),
+        _name("strided_input_gradient", dtype, *tile, _any_window(p)),
         **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups * residues, depth, gx.numel()),
         scalars=(
             *backward_view(*p.windows, gx[2], gx[3]),
@@ -110,6 +110,9 @@ def require_sizes(p: Params, x: torch.Size, weight: torch.Size, y: torch.Size) -
     given, wanted = tuple(weight), (weight[0], x[1] // p.groups, vertical.kernel, horizontal.kernel)
     if given != wanted or weight[0] % p.groups or x[1] % p.groups:
         raise Unsupported(f"a weight {list(given)} does not fit {x[1]} channels in {p.groups} groups and {p}")
+    longest = max(*x[2:], *y[2:], vertical.span, horizontal.span)
+    if longest >= 2**15:
+        raise Unsupported(f"kernels pack rows and columns in 16 bits, and there are {longest} in a row")
     sizes = {
         "pixels of all images": x[0] * (x[2] + p.stride) * (x[3] + p.stride),
         "outputs of all images": y[0] * y[2] * y[3],
@@ -146,6 +149,11 @@ def _share(positions: int, splits: int) -> int:
 def _is_pointwise(p: Params) -> bool:
     """Whether each output sees just its own pixel."""
     return (p.height, p.width, p.stride) == (1, 1, 1) and p.windows[0].paddings == (0, 0)
+
+
+def _any_window(p: Params) -> int:
+    """What kernels are told of windows to gather: 0 where a bit for each row and column of taps does, else -1."""
+    return 0 if max(p.height, p.width) <= 15 else -1
 
 
 def _vector(dtype: torch.dtype, extent: int) -> int:

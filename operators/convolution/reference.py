@@ -84,3 +84,12 @@ def native(p: Params, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
         # PyTorch's kernel pads either side alike: the odd zero of 'same' goes in first, as its own 'same' does.
         x = F.pad(x, (0, right, 0, below))
     return F.conv2d(x, weight, bias, p.stride, (vertical.padding, horizontal.padding), p.dilation, p.groups)
+
+
+def channels_last(p: Params, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same with channels innermost in memory; the output stays so.
+
+    Like `native` it is strict in float32 only where TF32 is off, as opbench turns it off in what it measures.
+    """
+    x, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
+    return native(p, x, weight, bias)
