@@ -248,9 +248,10 @@ def mutant(tmp_path: Path) -> Callable[..., Mutant]:
         name = f"{operator}_mutant"
         copy = tmp_path / f"mutant{len(list(tmp_path.iterdir()))}" / name
         shutil.copytree(folder, copy)
-        # Headers are looked for beside the kernel first.
-        original = folder / file if (folder / file).is_file() else folder.parent / "_cuda" / file
-        text = original.read_text()
+        # Headers are looked for beside the file that includes them: a shared one would never see another's mutant.
+        for header in (folder.parent / "_cuda").glob("*.cuh"):
+            shutil.copy(header, copy)
+        text = (copy / file).read_text()
         assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
         (copy / file).write_text(text.replace(old, new))
         return Mutant(name, Registry.discover([copy]))
