@@ -49,7 +49,7 @@ DEVICE void store_row(T* y, const T* row, int half, int columns) {
 
 // BANDS: 8-column steps that 8 columns of outputs see, 2 * ceil(padding / 8) + 1. TILES: 8-column steps of a block.
 template <typename T, int BANDS, int TILES>
-__global__ void __launch_bounds__(256, 4) convolve_banded(const Banded p) {
+__global__ void __launch_bounds__(256, BANDS <= 5 ? 4 : 3) convolve_banded(const Banded p) {
   constexpr int STEPS = TILES + BANDS - 1, SPAN = 8 * BANDS + 8;
   // Odd multiples of 16 bytes: eight rows are then in eight different groups of banks.
   constexpr int STRIDE = 8 * (STEPS | 1), OUTPUT_STRIDE = 8 * (TILES | 1);

@@ -1,0 +1,264 @@
+"""Kernels of the large-kernel depthwise convolution: planted bugs are seen, plans depend on what they may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from opbench.cases import Nchw
+from opbench.catching import CatchingCase, inputs_of
+from opbench.check import Comparison, check
+from opbench.cuda import Launch, on_cpu
+from opbench.errors import Unsupported
+from operators.large_kernel_depthwise import banded, blocked, cuda, stacks
+from operators.large_kernel_depthwise.plugin import OPERATOR
+from operators.large_kernel_depthwise.reference import Params, channels_last, large_kernel_depthwise, native
+
+SEVEN, STACKED = Params(kernel_size=7), Nchw(3, 1, 14, 14)
+
+BUGS = {
+    "the band is one column off": (
+        *("banded.cu", "offset = left - padding;", "offset = left - padding - 1;"),
+        *(SEVEN, Nchw(1, 1, 5, 8), "bfloat16"),
+    ),
+    "rows are read before all are there": (
+        *("banded.cu", "  wait_for_copies<0>();\n  __syncthreads();\n", "  wait_for_copies<0>();\n"),
+        *(SEVEN, STACKED, "bfloat16"),
+    ),
+    "rows are read before their copies arrive": (
+        *("banded.cu", "  wait_for_copies<0>();\n  __syncthreads();\n", "  __syncthreads();\n"),
+        *(SEVEN, STACKED, "bfloat16"),
+    ),
+    "the images of a stack see each other": (
+        *("banded.cu", "from = exists ? address : no_row;", "from = address;"),
+        *(SEVEN, STACKED, "float16"),
+    ),
+    "the last row of a plane is left out": (
+        *("planes.cuh", "row < region.rows;", "row < region.rows - 1;"),
+        *(SEVEN, Nchw(1, 1, 5, 8), "float32"),
+    ),
+    "rows of an image run into each other": (
+        *("planes.cuh", "inside = in_row && ", "inside = "),
+        *(SEVEN, Nchw(1, 1, 5, 8), "float32"),
+    ),
+    "two matrices of the gradient are swapped": (
+        "banded_gradient.cu",
+        "lane / 16 * 8 + lane % 8, gradient_column = lane / 8 % 2 * 8;",
+        "lane / 8 % 2 * 8 + lane % 8, gradient_column = lane / 16 * 8;",
+        *(SEVEN, STACKED, "float16"),
+    ),
+    "the next diagonal is summed": (
+        *("banded_gradient.cu", "+ 8 * h + b + offset", "+ 8 * h + b + offset + 1"),
+        *(SEVEN, Nchw(1, 1, 5, 8), "float16"),
+    ),
+    "a thread's last row of outputs misses a row of taps": (
+        *("blocked.cu", "a < TAIL + SIDE - 1;", "a < TAIL + SIDE - 2;"),
+        *(SEVEN, Nchw(1, 1, 8, 8), "float32"),
+    ),
+    "columns slide by half of what they must": (
+        *("blocked.cu", "x[i] = x[8 + i];", "x[i] = x[4 + i];"),
+        *(Params(kernel_size=17), Nchw(1, 1, 5, 20), "float32"),
+    ),
+    "the last of the warps that share a patch is forgotten": (
+        *("blocked_gradient.cu", "other < sharing;", "other < sharing - 1;"),
+        *(SEVEN, Nchw(1, 1, 56, 56), "float32"),
+    ),
+    "a dilated tap looks beside": (
+        *("kernel.cu", "row[b * p.dilation]", "row[b]"),
+        *(Params(kernel_size=3, dilation=2), Nchw(1, 1, 5, 8), "float32"),
+    ),
+    "a strided gradient spreads over all pixels": (
+        *("kernel.cu", "if (i >= p.out_height || i * p.stride != down) continue;", "if (i >= p.out_height) continue;"),
+        *(Params(kernel_size=3, stride=2), Nchw(1, 1, 5, 8), "float32"),
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
+    file, old, new, params, shape, dtype = BUGS[bug]
+    assert mutant("large_kernel_depthwise", file, old, new).failures(params, shape, dtype)
+
+
+def test_the_kernels_without_bugs_pass() -> None:
+    for *_, params, shape, dtype in BUGS.values():
+        assert failures(params, shape, dtype) == []
+
+
+def test_the_kernels_stay_within_their_memory() -> None:
+    assert failures(SEVEN, Nchw(1, 1, 35, 8), "float16", sanitize=True) == []
+    assert failures(Params(kernel_size=11), Nchw(1, 1, 9, 7), "float32", sanitize=True) == []
+
+
+def test_rows_read_below_the_image_are_seen(mutant: Callable[..., Any]) -> None:
+    old = "in_row && static_cast<unsigned>(region.first_row + row) < static_cast<unsigned>(height);"
+    changed = mutant("large_kernel_depthwise", "planes.cuh", old, "in_row;")
+    assert "overflow" in changed.failures(SEVEN, Nchw(1, 1, 35, 8), "float16", sanitize=True)[0]
+
+
+def failures(params: Params, shape: Nchw, dtype: str, *, sanitize: bool = False) -> list[Comparison]:
+    inputs = inputs_of(OPERATOR, CatchingCase(params, shape, "contiguous"), getattr(torch, dtype))
+    with on_cpu("reverse", sanitize=sanitize):
+        return [row for row in check(OPERATOR, cuda.CUDA, params, inputs) if not row.passed]
+
+
+def made(p: Params, shape: Nchw, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, gradient = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    return x, torch.randn(shape.channels, 1, p.kernel_size, p.kernel_size, generator=generator).to(dtype), gradient
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_the_gradient_of_the_input_is_the_convolution_with_the_filter_turned(dtype: torch.dtype) -> None:
+    p = Params(kernel_size=11, bias=False)
+    x, weight, gradient = made(p, Nchw(2, 2, 9, 14), dtype)
+    with on_cpu():
+        grad_x, _ = cuda.backward(p, (True, False), gradient, x, weight)
+        turned = cuda.forward(p, gradient, weight.flip(2, 3))
+    assert grad_x is not None
+    assert torch.equal(grad_x, turned)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kernel_size", [7, 17])
+def test_parts_of_a_weight_gradient_add_up_whatever_their_number(kernel_size: int, dtype: torch.dtype) -> None:
+    """One part sums every unit in turn; as many as there are units leave one to each."""
+    p = Params(kernel_size=kernel_size)
+    x, _, gradient = made(p, Nchw(9, 2, 56, 6), dtype)
+    units = cuda._splits(p, dtype, x.shape)
+    assert units > 1
+    sums = []
+    for splits in (1, 2, units):
+        parts = torch.full((splits, 2, kernel_size**2 + 1), torch.nan)
+        with on_cpu("reverse"):
+            cuda.weight_parts(p, gradient, x, parts)
+        sums.append(parts.double().sum(0))
+    for total in sums[1:]:
+        torch.testing.assert_close(total, sums[0], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(sums[0][:, -1], gradient.double().sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
+
+
+def test_only_what_is_wanted_is_computed() -> None:
+    p = Params(kernel_size=5)
+    x, weight, gradient = made(p, Nchw(1, 2, 5, 8), torch.float32)
+    bias = torch.zeros(2)
+    with on_cpu() as launched:
+        everything = cuda.backward(p, (True, True, True), gradient, x, weight, bias)
+        all_launched = list(launched)
+        for index in range(3):
+            launched.clear()
+            wanted = [number == index for number in range(3)]
+            results = cuda.backward(p, wanted, gradient, x, weight, bias)
+            assert [result is not None for result in results] == wanted
+            torch.testing.assert_close(results[index], everything[index], rtol=1e-6, atol=1e-6)
+            assert [name.partition("<")[0] for name in launched] == [
+                ["convolve_blocked"],
+                ["weight_parts_blocked", "sum_parts"],
+                [],
+            ][index]
+    assert len(all_launched) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_a_single_pixel_sees_the_middle_of_the_largest_kernels(dtype: torch.dtype) -> None:
+    p = Params(kernel_size=65, bias=False)
+    x, weight, gradient = made(p, Nchw(2, 1, 1, 1), dtype)
+    with on_cpu():
+        y = cuda.forward(p, x, weight)
+        grad_x, grad_weight = cuda.backward(p, (True, True), gradient, x, weight)
+    assert grad_x is not None
+    assert grad_weight is not None
+    middle = weight[0, 0, 32, 32].float()
+    torch.testing.assert_close(y, (x.float() * middle).to(dtype))
+    torch.testing.assert_close(grad_x, (gradient.float() * middle).to(dtype))
+    assert int(grad_weight.count_nonzero()) == 1
+    torch.testing.assert_close(grad_weight[0, 0, 32, 32], (x.float() * gradient.float()).sum().to(dtype))
+
+
+def plan(p: Params, shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> Launch:
+    x, k = torch.Size(shape), p.kernel_size
+    y = torch.Size((*x[:2], p.window.outputs(x[2]), p.window.outputs(x[3])))
+    launch = cuda.convolve.plan(p, dtype, x, torch.Size((x[1], 1, k, k)), None, y)
+    assert launch is not None
+    return launch
+
+
+def gradient_plan(p: Params, shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> Launch:
+    x = torch.Size(shape)
+    parts = torch.Size((cuda._splits(p, dtype, x), x[1], p.kernel_size**2))
+    launch = cuda.weight_parts.plan(p, dtype, x, x, parts)
+    assert launch is not None
+    return launch
+
+
+def test_a_new_batch_or_height_compiles_nothing_new_and_a_new_width_one_of_few() -> None:
+    widths = (1, 7, 8, 14, 16, 28, 31, 56, 70, 112, 224, 333)
+    for of in (plan, gradient_plan):
+        for width in widths:
+            shapes = [(1, 96, 56, width), (32, 96, 56, width), (3, 7, 224, width), (64, 5, 1, width)]
+            assert len({of(SEVEN, shape).kernel for shape in shapes}) == 1
+            assert len({of(SEVEN, shape, torch.float32).kernel for shape in shapes}) == 1
+        assert len({of(SEVEN, (2, 3, 9, width)).kernel for width in widths}) <= 4
+        assert len({of(SEVEN, (2, 3, 9, width), torch.float32).kernel for width in widths}) == 1
+    # 3 to 17 taps per side are three bands of eight columns.
+    assert len({plan(Params(kernel_size=k), (2, 3, 9, 56)).kernel for k in range(3, 19, 2)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("params", "dtype", "name"),
+    [
+        (SEVEN, torch.float16, "convolve_banded<float16, 3, 7>"),
+        (Params(kernel_size=31), torch.bfloat16, "convolve_banded<bfloat16, 5, 7>"),
+        (Params(kernel_size=51), torch.bfloat16, "convolve_banded<bfloat16, 9, 7>"),
+        (SEVEN, torch.float32, "convolve_blocked<7, true>"),
+        (Params(kernel_size=31), torch.float32, "convolve_blocked<7, false>"),
+        (Params(kernel_size=1), torch.float32, "convolve<float>"),
+        (Params(kernel_size=67), torch.float16, "convolve<float16>"),
+        (Params(kernel_size=7, stride=2), torch.float16, "convolve<float16>"),
+        (Params(kernel_size=7, dilation=2), torch.float32, "convolve<float>"),
+    ],
+)
+def test_the_path_follows_from_parameters_and_dtype(params: Params, dtype: torch.dtype, name: str) -> None:
+    assert plan(params, (2, 3, 20, 56), dtype).kernel == name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kernel_size", [3, 7, 13, 31, 51, 65])
+def test_blocks_fit_every_device_and_cover_the_output(kernel_size: int, dtype: torch.dtype) -> None:
+    p = Params(kernel_size=kernel_size)
+    for shape in ((1, 1024, 7, 7), (32, 512, 14, 14), (128, 96, 56, 56), (2, 48, 300, 500), (100_000, 3, 5, 5)):
+        for launch in (plan(p, shape, dtype), gradient_plan(p, shape, dtype)):
+            assert launch.shared_bytes <= stacks.SHARED_BYTES
+            assert launch.grid[1:] == (1, 1)
+        batch, channels, height, _, _, _, _, images, rows, held, row_tiles, *_ = plan(p, shape, dtype).scalars
+        assert images * plan(p, shape, dtype).blocks >= batch * channels
+        assert rows * row_tiles >= height
+        assert held <= height
+
+
+def test_a_plane_beyond_31_bits_is_refused() -> None:
+    for p in (SEVEN, Params(kernel_size=3, stride=2)):
+        with pytest.raises(Unsupported, match="a plane of 70000x70000 pixels"):
+            plan(p, (1, 1, 70_000, 70_000))
+
+
+def test_nothing_is_launched_for_an_empty_batch() -> None:
+    x = torch.Size((0, 3, 9, 8))
+    for path in (banded, blocked):
+        assert path.convolve(SEVEN, torch.float16, x, turned=False) is None
+        assert path.splits(SEVEN, x) == 0
+
+
+def test_channels_last_computes_the_same_and_stays_in_its_layout() -> None:
+    p = Params(kernel_size=5, stride=2, dilation=2)
+    x, weight = torch.randn(2, 3, 9, 8, requires_grad=True), torch.randn(3, 1, 5, 5)
+    y = channels_last(p, x, weight)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, large_kernel_depthwise(p, x, weight))
+    torch.testing.assert_close(
+        torch.autograd.grad(y.square().sum(), x), torch.autograd.grad(native(p, x, weight).square().sum(), x)
+    )
