@@ -21,12 +21,14 @@ struct Tile {
 // A block's columns: threads with the same threadIdx.y have a tile of their own, in shared memory of their own. They
 // load the same experts' filters at about the same time, so that all but the first find them in the cache. Beyond the
 // last image they go through the same motions, with nothing to load and nothing to store.
+constexpr int TILES = 3;
+
 struct Columns {
   int image, first;
   bool real;
 
   DEVICE Columns at(int block, int tiles, int width, int images) {
-    const int number = block * blockDim.y + threadIdx.y, image = number / tiles;
+    const int number = block * TILES + threadIdx.y, image = number / tiles;
     return {image < images ? image : 0, (number - image * tiles) * width, image < images};
   }
 };
@@ -56,11 +58,6 @@ struct Forward {
   Experts of;
 };
 
-// Threads of a block, at most: single values, of windows and of every expert, take registers that a fourth tile needs.
-__device__ constexpr int threads(int filters, int positions) {
-  return (filters == 1 && positions <= 0 ? 3 : 4) * 2 * ROWS;
-}
-
 // Gathers windows by the quicker way where they have at most 15 x 15 taps.
 template <typename T, int POSITIONS>
 using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, false>>::Type;
@@ -69,7 +66,7 @@ using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, f
 // neighbouring pixels where the only tap sees just its own position; else windows are gathered: 0 where they are small,
 // -1 any. EXPERTS is their number where a kernel is made for it, else 0.
 template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(threads(FILTERS, POSITIONS)) forward(const Forward p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES) forward(const Forward p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -116,7 +113,7 @@ struct InputGradient {
 
 // For stride 1. Rows are channels, columns pixels, k outputs and taps.
 template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(threads(FILTERS, POSITIONS)) input_gradient(const InputGradient p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES) input_gradient(const InputGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -163,7 +160,7 @@ struct StridedInputGradient {
 // The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
 // all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
 template <typename T, int EXPERTS, int POSITIONS>
-__global__ void __launch_bounds__(3 * 2 * ROWS) strided_input_gradient(const StridedInputGradient p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES) strided_input_gradient(const StridedInputGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);

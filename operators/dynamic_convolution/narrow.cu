@@ -4,7 +4,10 @@
 #include "sums.cuh"
 
 struct Geometry {
-  int height, width, rows, columns;  // of the input and of the output
+  int height;  // of the input
+  Divisor width;
+  int rows;  // of the output
+  Divisor columns;
   int kernel, stride, padding, dilation;
   int groups, channels, outputs, experts;  // channels and outputs of a group
 };
@@ -14,13 +17,22 @@ DEVICE int size_of(const Geometry& at) {
   return at.groups * at.outputs * at.channels * at.kernel * at.kernel;
 }
 
-// A block is a part of one plane, `chunks` parts in all.
-struct Part {
-  int plane, pixel;
+// Kernels are made for a few sizes of the filter, K, of which loops are unrolled; 0 is any size.
+template <int K>
+DEVICE int kernel_size(const Geometry& at) {
+  return K > 0 ? K : at.kernel;
+}
 
-  DEVICE Part at(int chunks) {
-    const int plane = blockIdx.x / chunks;
-    return {plane, static_cast<int>((blockIdx.x - plane * chunks) * blockDim.x + threadIdx.x)};
+// A block is a part of one plane, of which there are `chunks`: each thread has up to EACH pixels, a block's width apart,
+// so that what the block knows of the plane serves several.
+constexpr int EACH = 4;
+
+struct Part {
+  int plane, first, last;
+
+  DEVICE Part at(int chunks, int pixels) {
+    const int plane = blockIdx.x / chunks, first = (blockIdx.x - plane * chunks) * blockDim.x * EACH;
+    return {plane, static_cast<int>(first + threadIdx.x), min(pixels, static_cast<int>(first + blockDim.x * EACH))};
   }
 };
 
@@ -35,13 +47,14 @@ struct NarrowForward {
 };
 
 // One thread is one value, in the order of the definition; the block mixes its plane's filter first.
-template <typename T>
+template <typename T, int K>
 __global__ void __launch_bounds__(256) narrow_forward(const NarrowForward p) {
   SHARED_MEMORY(float, filter);
   const Geometry& at = p.at;
-  const Part part = Part::at(p.chunks);
+  const int pixels = at.rows * at.columns.by;
+  const Part part = Part::at(p.chunks, pixels);
   const int image = part.plane / (at.groups * at.outputs), output = part.plane - image * at.groups * at.outputs;
-  const int taps = at.channels * at.kernel * at.kernel;
+  const int kernel = kernel_size<K>(at), taps = at.channels * kernel * kernel;
   const Attention<T, 0> attention(p.attention, image, at.experts);
   const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(output) * taps;
   for (int tap = threadIdx.x; tap < taps; tap += blockDim.x) {
@@ -50,21 +63,31 @@ __global__ void __launch_bounds__(256) narrow_forward(const NarrowForward p) {
     filter[tap] = sum[0];
   }
   __syncthreads();
-  if (part.pixel >= at.rows * at.columns) return;
-  const int y = part.pixel / at.columns, top = y * at.stride - at.padding;
-  const int left = (part.pixel - y * at.columns) * at.stride - at.padding, size = at.height * at.width;
+  const int size = at.height * at.width.by;
   const T* x = static_cast<const T*>(p.x) +
                (static_cast<long long>(image) * at.groups + output / at.outputs) * at.channels * size;
-  float sum[1] = {0};
-  if (p.bias) mix(sum, static_cast<const T*>(p.bias) + output, at.groups * at.outputs, attention);
-  for (int channel = 0; channel < at.channels; ++channel, x += size)
-    for (int a = 0; a < at.kernel; ++a)
-      for (int b = 0; b < at.kernel; ++b, ++filter) {
-        const int h = top + a * at.dilation, w = left + b * at.dilation;
-        if (h >= 0 && h < at.height && w >= 0 && w < at.width)
-          sum[0] = fmaf(*filter, to_float(x[h * at.width + w]), sum[0]);
+  T* result = static_cast<T*>(p.y) + static_cast<long long>(part.plane) * pixels;
+  float offset[1] = {0};
+  if (p.bias) mix(offset, static_cast<const T*>(p.bias) + output, at.groups * at.outputs, attention);
+  for (int pixel = part.first; pixel < part.last; pixel += blockDim.x) {
+    const int y = at.columns.quotient(pixel), top = y * at.stride - at.padding;
+    const int left = (pixel - y * at.columns.by) * at.stride - at.padding;
+    float sum = offset[0];
+    for (int channel = 0; channel < at.channels; ++channel)
+#pragma unroll
+      for (int a = 0; a < kernel; ++a) {
+        const int h = top + a * at.dilation;
+        if (h < 0 || h >= at.height) continue;
+        const T* row = x + channel * size + h * at.width.by;
+#pragma unroll
+        for (int b = 0; b < kernel; ++b) {
+          const int w = left + b * at.dilation;
+          if (w >= 0 && w < at.width.by)
+            sum = fmaf(filter[(channel * kernel + a) * kernel + b], to_float(row[w]), sum);
+        }
       }
-  static_cast<T*>(p.y)[static_cast<long long>(part.plane) * at.rows * at.columns + part.pixel] = from_float<T>(sum[0]);
+    result[pixel] = from_float<T>(sum);
+  }
 }
 
 struct NarrowInputGradient {
@@ -76,13 +99,15 @@ struct NarrowInputGradient {
   int chunks;
 };
 
-template <typename T>
+template <typename T, int K, bool STRIDED>
 __global__ void __launch_bounds__(256) narrow_input_gradient(const NarrowInputGradient p) {
   SHARED_MEMORY(float, filters);  // [outputs, k, k]
   const Geometry& at = p.at;
-  const Part part = Part::at(p.chunks);
+  const int pixels = at.height * at.width.by;
+  const Part part = Part::at(p.chunks, pixels);
   const int image = part.plane / (at.groups * at.channels), channel = part.plane - image * at.groups * at.channels;
-  const int taps = at.kernel * at.kernel, group = channel / at.channels;
+  const int kernel = kernel_size<K>(at), taps = kernel * kernel, group = channel / at.channels;
+  const int stride = STRIDED ? at.stride : 1;
   const Attention<T, 0> attention(p.attention, image, at.experts);
   const T* weight = static_cast<const T*>(p.weight) +
                     (static_cast<long long>(group) * at.outputs * at.channels + channel % at.channels) * taps;
@@ -93,25 +118,28 @@ __global__ void __launch_bounds__(256) narrow_input_gradient(const NarrowInputGr
     filters[i] = sum[0];
   }
   __syncthreads();
-  if (part.pixel >= at.height * at.width) return;
-  const int row = part.pixel / at.width, h = row + at.padding, w = part.pixel - row * at.width + at.padding;
-  const int size = at.rows * at.columns;
+  const int size = at.rows * at.columns.by;
   const T* gradient = static_cast<const T*>(p.gradient) +
                       (static_cast<long long>(image) * at.groups + group) * at.outputs * size;
-  float sum = 0;
-  for (int a = 0; a < at.kernel; ++a) {
-    const int y = (h - a * at.dilation) / at.stride;
-    if (h < a * at.dilation || y >= at.rows || y * at.stride != h - a * at.dilation) continue;
-    for (int b = 0; b < at.kernel; ++b) {
-      const int x = (w - b * at.dilation) / at.stride;
-      if (w < b * at.dilation || x >= at.columns || x * at.stride != w - b * at.dilation) continue;
-      for (int output = 0; output < at.outputs; ++output)
-        sum = fmaf(filters[output * taps + a * at.kernel + b], to_float(gradient[output * size + y * at.columns + x]),
-                   sum);
-    }
+  T* result = static_cast<T*>(p.result) + static_cast<long long>(part.plane) * pixels;
+  for (int pixel = part.first; pixel < part.last; pixel += blockDim.x) {
+    const int row = at.width.quotient(pixel), h = row + at.padding, w = pixel - row * at.width.by + at.padding;
+    float sum = 0;
+    for (int output = 0; output < at.outputs; ++output)
+#pragma unroll
+      for (int a = 0; a < kernel; ++a) {
+        const int down = h - a * at.dilation, y = down / stride;
+        if (down < 0 || y >= at.rows || y * stride != down) continue;
+        const T* seen_by = gradient + output * size + y * at.columns.by;
+#pragma unroll
+        for (int b = 0; b < kernel; ++b) {
+          const int across = w - b * at.dilation, x = across / stride;
+          if (across >= 0 && x < at.columns.by && x * stride == across)
+            sum = fmaf(filters[(output * kernel + a) * kernel + b], to_float(seen_by[x]), sum);
+        }
+      }
+    result[pixel] = from_float<T>(sum);
   }
-  static_cast<T*>(p.result)[static_cast<long long>(part.plane) * at.height * at.width + part.pixel] =
-      from_float<T>(sum);
 }
 
 struct NarrowWeightGradient {
@@ -122,43 +150,56 @@ struct NarrowWeightGradient {
   float* result;          // [splits, experts, G * outputs, channels, k, k] or null
   float* products;        // [N, experts, tiles] or null: of each block's part of an image's gradient, with each expert
   Geometry at;
-  int images, share, tiles, splits;  // share: images of a block; tiles: blocks of 8 weights
+  int images, share, tiles, splits;  // share: images of a block; tiles: blocks of 8 warps' weights
 };
 
-// One warp is one weight, one lane one of 32 experts at a time: image by image the lanes share the sum over the plane,
-// then each adds to its expert's gradient what the attention gives it.
-template <typename T>
-__global__ void __launch_bounds__(256) narrow_weight_gradient(const NarrowWeightGradient p) {
+// One warp is a filter of K x K taps, or where K is 0 one tap; one lane is one of 32 experts at a time: image by image
+// the lanes share the sum over the plane, then each adds to its expert's gradient what the attention gives it.
+template <typename T, int K>
+__global__ void __launch_bounds__(256, 2) narrow_weight_gradient(const NarrowWeightGradient p) {
+  constexpr int TAPS = K > 0 ? K * K : 1;
   SHARED_MEMORY(float, products);  // [8 warps, 32 experts]
   const Geometry& at = p.at;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, taps = at.kernel * at.kernel;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kernel = kernel_size<K>(at), taps = kernel * kernel;
   const int tile = blockIdx.x % p.tiles, split = blockIdx.x / p.tiles % p.splits;
   const int expert = blockIdx.x / p.tiles / p.splits * 32 + lane;
-  const int weights = size_of(at), number = tile * 8 + warp;
-  const bool real = number < weights;
-  const int weight = real ? number : 0;
-  const int tap = weight % taps, filter = weight / taps, channel = filter % at.channels, output = filter / at.channels;
-  const int top = tap / at.kernel * at.dilation - at.padding, left = tap % at.kernel * at.dilation - at.padding;
-  const int size = at.height * at.width, pixels = at.rows * at.columns;
-  const bool mine = real && expert < at.experts;
-  const float own = mine ? to_float(static_cast<const T*>(p.weight)[expert * weights + weight]) : 0;
-  float gradient_of_expert = 0;
+  const int weights = size_of(at);
+  const long long number = (tile * 8LL + warp) * TAPS;
+  const bool real = number < weights, mine = real && expert < at.experts;
+  const int weight = real ? static_cast<int>(number) : 0, filter = weight / taps, first = weight - filter * taps;
+  const int channel = filter % at.channels, output = filter / at.channels;
+  const int top = first / kernel * at.dilation - at.padding, left = first % kernel * at.dilation - at.padding;
+  const int size = at.height * at.width.by, pixels = at.rows * at.columns.by;
+  const long long own = static_cast<long long>(expert) * weights + weight;
+  float gradients[TAPS] = {};
   for (int image = split * p.share; image < min(p.images, (split + 1) * p.share); ++image) {
     const T* x = static_cast<const T*>(p.x) +
                  ((static_cast<long long>(image) * at.groups + output / at.outputs) * at.channels + channel) * size;
     const T* gradient = static_cast<const T*>(p.gradient) +
                         (static_cast<long long>(image) * at.groups * at.outputs + output) * pixels;
-    float sum = 0;
+    float sums[TAPS] = {};
     for (int pixel = lane; pixel < pixels; pixel += 32) {
-      const int y = pixel / at.columns, h = y * at.stride + top, w = (pixel - y * at.columns) * at.stride + left;
-      if (h >= 0 && h < at.height && w >= 0 && w < at.width)
-        sum = fmaf(to_float(gradient[pixel]), to_float(x[h * at.width + w]), sum);
+      const float value = to_float(gradient[pixel]);
+      const int y = at.columns.quotient(pixel), h = y * at.stride + top;
+      const int w = (pixel - y * at.columns.by) * at.stride + left;
+#pragma unroll
+      for (int t = 0; t < TAPS; ++t) {
+        const int row = h + t / max(K, 1) * at.dilation, column = w + t % max(K, 1) * at.dilation;
+        if (row >= 0 && row < at.height && column >= 0 && column < at.width.by)
+          sums[t] = fmaf(value, to_float(x[row * at.width.by + column]), sums[t]);
+      }
     }
-    sum = warp_sum(sum);
     const long long place = static_cast<long long>(image) * at.experts + expert;
-    if (mine) gradient_of_expert = fmaf(to_float(static_cast<const T*>(p.attention)[place]), sum, gradient_of_expert);
+    const float share = mine ? to_float(static_cast<const T*>(p.attention)[place]) : 0;
+    float product = 0;
+#pragma unroll
+    for (int t = 0; t < TAPS; ++t) {
+      sums[t] = warp_sum(sums[t]);
+      gradients[t] = fmaf(share, sums[t], gradients[t]);
+      if (mine && p.products) product = fmaf(to_float(static_cast<const T*>(p.weight)[own + t]), sums[t], product);
+    }
     if (!p.products) continue;
-    products[threadIdx.x] = mine ? own * sum : 0;
+    products[threadIdx.x] = product;
     __syncthreads();
     if (warp == 0 && expert < at.experts) {
       float total = 0;
@@ -167,7 +208,10 @@ __global__ void __launch_bounds__(256) narrow_weight_gradient(const NarrowWeight
     }
     __syncthreads();
   }
-  if (p.result && mine) p.result[(split * static_cast<long long>(at.experts) + expert) * weights + weight] = gradient_of_expert;
+  if (!p.result || !mine) return;
+#pragma unroll
+  for (int t = 0; t < TAPS; ++t)
+    p.result[split * static_cast<long long>(at.experts) * weights + own + t] = gradients[t];
 }
 
 struct PlaneSums {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from opbench.cuda import Launch, Operations, Source, ceil_div, kernel, tiles
+from opbench.cuda.views import divisor
 
 from .reference import Params
 
@@ -12,10 +13,12 @@ SOURCE = Source.beside(__file__, "narrow.cu")
 
 FEW = 16
 """Filters of a group, its inputs times its outputs, up to which a matrix product would be mostly padding."""
+EACH = 4
+"""Pixels of a thread of `convolve`."""
 BLOCKS = 1056
 """Blocks of 256 threads that an H200 holds at a time."""
 WARPS = 8
-"""Warps of a block, each of which has a weight of its own in `weigh`."""
+"""Warps of a block, each of which has a filter, or a weight, of its own in `weigh`."""
 
 
 def is_narrow(p: Params, weight: torch.Size) -> bool:
@@ -34,7 +37,9 @@ def convolve(
     y: torch.Size,
 ) -> Launch:
     """[N, C, H, W], [K, O, C/g, k, k], [K, O] or none, [N, K] -> [N, O, Ho, Wo]."""
-    return _planes(p, tiles.name("narrow_forward", dtype), y, weight[2:].numel(), _geometry(p, weight, x, y))
+    return _planes(
+        p, tiles.name("narrow_forward", dtype, _made_for(p)), y, weight[2:].numel(), _geometry(p, weight, x, y)
+    )
 
 
 @kernel
@@ -43,7 +48,8 @@ def convolve_back(
 ) -> Launch:
     """[N, O, Ho, Wo], [K, O, C/g, k, k], [N, K] -> [N, C, H, W]."""
     filters = weight[1] // p.groups * p.kernel_size**2
-    return _planes(p, tiles.name("narrow_input_gradient", dtype), gx, filters, _geometry(p, weight, gx, go))
+    name = tiles.name("narrow_input_gradient", dtype, _made_for(p), p.stride > 1)
+    return _planes(p, name, gx, filters, _geometry(p, weight, gx, go))
 
 
 @kernel
@@ -61,12 +67,12 @@ def weigh(
     splits, number = count_splits(p, weight, x[0]), count_tiles(p, weight)
     chunks = ceil_div(p.experts, 32)
     return _launch(
-        tiles.name("narrow_weight_gradient", dtype),
+        tiles.name("narrow_weight_gradient", dtype, _made_for(p)),
         blocks=number * splits * chunks,
         shared_bytes=4 * 32 * WARPS,
         scalars=(*_geometry(p, weight, x, go), x[0], ceil_div(max(1, x[0]), splits), number, splits),
         operations=Operations(
-            outputs=weight.numel(), multiply_adds=chunks * number * WARPS * x[0] * ceil_div(go[2:].numel(), 32) * 32
+            outputs=weight.numel(), multiply_adds=chunks * weight[1:].numel() * x[0] * ceil_div(go[2:].numel(), 32) * 32
         ),
     )
 
@@ -124,7 +130,7 @@ def attention_back(
 
 def count_tiles(p: Params, weight: torch.Size) -> int:
     """Blocks that one expert's filters are spread over in `weigh`."""
-    return ceil_div(weight[1:].numel(), WARPS)
+    return ceil_div(weight[1:].numel(), WARPS * max(1, _made_for(p) ** 2))
 
 
 def count_splits(p: Params, weight: torch.Size, images: int) -> int:
@@ -133,11 +139,16 @@ def count_splits(p: Params, weight: torch.Size, images: int) -> int:
     return ceil_div(max(1, images), share)
 
 
+def _made_for(p: Params) -> int:
+    """Taps per side where kernels are made for so many, else 0."""
+    return p.kernel_size if p.kernel_size in (3, 5) else 0
+
+
 def _planes(p: Params, name: str, result: torch.Size, filters: int, geometry: tuple[int, ...]) -> Launch:
-    """A launch with a thread for each value of a result, and for each block so many mixed weights."""
+    """A launch with a thread for some values of a result, and for each block so many mixed weights."""
     pixels = result[2:].numel()
-    threads = min(256, ceil_div(pixels, 32) * 32)
-    chunks = ceil_div(pixels, threads)
+    threads = min(256, ceil_div(ceil_div(pixels, EACH), 32) * 32)
+    chunks = ceil_div(pixels, threads * EACH)
     return _launch(
         name,
         blocks=result[0] * result[1] * chunks,
@@ -145,14 +156,16 @@ def _planes(p: Params, name: str, result: torch.Size, filters: int, geometry: tu
         shared_bytes=4 * filters,
         scalars=(*geometry, chunks),
         operations=Operations(
-            outputs=result.numel(), multiply_adds=(result.numel() + result[0] * result[1] * p.experts) * filters
+            outputs=result.numel(),
+            multiply_adds=(result.numel() + result[0] * result[1] * chunks * p.experts) * filters,
         ),
     )
 
 
 def _geometry(p: Params, weight: torch.Size, x: torch.Size, y: torch.Size) -> tuple[int, ...]:
     return (
-        *(x[2], x[3], y[2], y[3], p.kernel_size, p.stride, p.window.padding, p.dilation),
+        *(x[2], *divisor(x[3]), y[2], *divisor(y[3])),
+        *(p.kernel_size, p.stride, p.window.padding, p.dilation),
         *(p.groups, weight[2], weight[1] // p.groups, p.experts),
     )
 

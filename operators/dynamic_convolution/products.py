@@ -15,6 +15,8 @@ SOURCE = Source.beside(__file__)
 
 TILE = (64, 64)
 """Rows and columns of a tile."""
+TILES = 3
+"""Tiles of a block, which share the experts' filters; a fourth would ask for more shared memory than some GPUs have."""
 AT_ONCE = 4
 """Experts whose gradients a block of `weigh` keeps in registers."""
 USUAL = 4
@@ -63,7 +65,7 @@ def convolve_back(
             "strided_input_gradient",
             dtype,
             weight,
-            # The blocks of all residues together go through the taps once.
+            # The blocks of all residues TILES go through the taps once.
             extents=(channels, positions, ceil_div(outputs * p.kernel_size**2, p.stride**2)),
             vectors=(_gathered(p),),
             view=backward_view(p.window, p.window, *gx[2:]),
@@ -148,11 +150,9 @@ def _launch(
 ) -> Launch:
     """A launch whose blocks work on several images: for each a product of so many rows, columns and terms."""
     rows, columns, depth = extents
-    # A block's tiles share the experts' filters; single values take registers that a fourth tile needs.
-    together = 3 if vectors[0] <= 1 and vectors[-1] <= 0 else 4
-    number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), together)
-    launch = tiles.blocks(dtype, TILE, number * together, depth, result.numel())
-    launch |= {"grid": (number,), "block": (2 * TILE[0], together), "shared_bytes": launch["shared_bytes"] * together}
+    number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), TILES)
+    launch = tiles.blocks(dtype, TILE, number * TILES, depth, result.numel())
+    launch |= {"grid": (number,), "block": (2 * TILE[0], TILES), "shared_bytes": launch["shared_bytes"] * TILES}
     return SOURCE.launch(
         tiles.name(name, dtype, USUAL if p.experts == USUAL else 0, *vectors),
         **launch,
