@@ -1,12 +1,12 @@
-// Form B: y[n,c,p] = sum over taps i of scale * <query[n,head(c),:,p], key[n,head(c),:,p+i]> * value[n,c,p+i], zeros outside
-// the image, on a window of K x K pixels around p.
+// Form B: y[n,c,p] = sum over taps i of scale * <query[n,head(c),:,p], key[n,head(c),:,p+i]> * value[n,c,p+i], zeros
+// outside the image, on a window of K x K pixels around p.
 //
 // A window that holds its own mirror image makes every gradient the same sum: with the roles (query, key, value) taken
-// by (gradient, value, key) it is that of the query, by (value, gradient, query) of the key, by (key, query, gradient) of
-// the value. So nothing here is scattered, and no affinity is ever stored.
+// by (gradient, value, key) it is that of the query, by (value, gradient, query) of the key, by (key, query, gradient)
+// of the value. So nothing here is scattered, and no affinity is ever stored.
 //
-// A block is 32 segments of rows wide and some slices of a head's channels deep: each slice sums the affinities over its
-// channels, the block adds them up, and each slice weighs the values of its channels.
+// A block is 32 segments of rows wide and some slices of a head's channels deep: each slice sums the affinities over
+// its channels, the block adds them up, and each slice weighs the values of its channels.
 #include "rows.cuh"
 
 struct Shape {
@@ -82,6 +82,9 @@ DEVICE void add_slices(float (&sums)[COUNT][PIXELS], float scale) {
 }
 
 // Channels of a slice are taken TOGETHER at a time, a divisor of their number: their loads are under way at once.
+//
+// Predicted bound on an H200, K = 3, 4 pixels: memory, 0.97 cycles of a multiprocessor an output in float32 and 0.49 in
+// 16 bits, where instructions issue in 0.39 and 0.45; in 16 bits with fewer pixels, or a larger K, the instructions.
 template <typename T, int K, int PIXELS, int TOGETHER, int SLICES>
 __global__ void __launch_bounds__(LANES* SLICES) attend(const Attention p) {
   const Place at = place_of<PIXELS>(p.shape);
@@ -128,6 +131,9 @@ __global__ void __launch_bounds__(LANES* SLICES) attend(const Attention p) {
 
 // All three gradients of one reading of the tensors, each with affinities of its own; for more taps than registers can
 // hold three times, `attend` gives them one by one.
+//
+// Predicted bound on an H200, K = 3, for an element of x: memory in float32, 1.70 cycles; in 16 bits instructions, 1.13
+// cycles with 4 pixels and 1.73 with 2, where memory takes 0.85.
 template <typename T, int K, int PIXELS, int TOGETHER, int SLICES>
 __global__ void __launch_bounds__(LANES* SLICES) attend_backward(const AttentionGradients p) {
   const Place at = place_of<PIXELS>(p.shape);

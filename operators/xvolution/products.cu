@@ -3,6 +3,9 @@
 //
 // One thread takes PIXELS neighbours of a row of a few channels. All of its loads are under way at once; keys and
 // gradients of other rows come through L1. The gradient of the key is a gather with the steps turned round.
+//
+// Predicted bound on an H200, 4 directions: memory, 0.36 and 0.18 cycles of a multiprocessor a product in float32 and
+// 16 bits, backward 0.49 and 0.24; instructions issue in a fifth to four fifths of that.
 #include "rows.cuh"
 
 struct Shape {
@@ -53,8 +56,8 @@ struct Step {
   }
 };
 
-// The pixels `down` and `right` times the shift from a segment, zeros where the image has none. SHIFT is the shift, or 0
-// where it is known only when running; what the segment's vector holds is not loaded one by one.
+// The pixels `down` and `right` times the shift from a segment, zeros where the image has none. SHIFT is the shift, or
+// 0 where it is known only when running; what the segment's vector holds is not loaded one by one.
 template <int SHIFT, typename T, int PIXELS>
 DEVICE void load_shifted(float (&values)[PIXELS], const T* segment, const Place& at, int down, int right,
                          const Shape& shape) {
@@ -109,7 +112,8 @@ __global__ void __launch_bounds__(THREADS) multiply_backward(const ProductGradie
   if (!at.exists) return;
   const int plane = p.shape.height * p.shape.width, channels = p.shape.channels;
   const long long first = (at.image * channels + at.channel) * plane + at.pixel;
-  const T* gradient = static_cast<const T*>(p.gradient) + (at.image * DIRECTIONS * channels + at.channel) * plane + at.pixel;
+  const long long first_product = (at.image * DIRECTIONS * channels + at.channel) * plane + at.pixel;
+  const T* gradient = static_cast<const T*>(p.gradient) + first_product;
   const T* query = static_cast<const T*>(p.query) + first;
   const T* key = static_cast<const T*>(p.key) + first;
   float grad_query[CHANNELS][PIXELS] = {}, grad_key[CHANNELS][PIXELS] = {};
