@@ -284,7 +284,12 @@ DEVICE void load_matrices_transposed(unsigned (&registers)[MATRICES], SharedAddr
 #ifndef OPBENCH_ON_CPU
 #if __CUDA_ARCH__ < 800
 // No such instruction on this device: bfloat16 values pass through shuffles and are summed one by one.
-DEVICE void multiply_by_shuffles(float (&d)[4], const unsigned* a, unsigned b) {
+// A function of its own: inlined at each of a kernel's products, it takes minutes to compile.
+struct ShuffledSums {
+  float d[4];
+};
+static __device__ __noinline__ ShuffledSums sums_by_shuffles(ShuffledSums sums, unsigned a0, unsigned a1, unsigned b) {
+  const unsigned a[2] = {a0, a1};
   const int lane = (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) & 31;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -297,8 +302,14 @@ DEVICE void multiply_by_shuffles(float (&d)[4], const unsigned* a, unsigned b) {
       column[h] = __uint_as_float(i % 2 ? from_b & 0xffff0000u : from_b << 16);
     }
 #pragma unroll
-    for (int e = 0; e < 4; ++e) d[e] += row[e / 2] * column[e % 2];
+    for (int e = 0; e < 4; ++e) sums.d[e] += row[e / 2] * column[e % 2];
   }
+  return sums;
+}
+DEVICE void multiply_by_shuffles(float (&d)[4], const unsigned* a, unsigned b) {
+  const ShuffledSums sums = sums_by_shuffles({{d[0], d[1], d[2], d[3]}}, a[0], a[1], b);
+#pragma unroll
+  for (int e = 0; e < 4; ++e) d[e] = sums.d[e];
 }
 #endif
 #endif
