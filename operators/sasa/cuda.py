@@ -13,12 +13,16 @@ from opbench.cuda import CudaCore
 from .any_window import any_forward, any_key_backward, any_query_backward, splits_of, sum_embeddings
 from .reference import Params
 from .small_window import covers, small_forward, small_key_backward, small_query_backward, small_splits
+from .tensor_window import covers_forward, tensor_forward
 
 
 def forward(p: Params, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     """The output [N, h, dh, H, W], and the logarithm of each softmax's denominator [N, h, H, W] in float32."""
     y, lse = torch.empty_like(q), _per_query(q)
-    run = small_forward if covers(p, q.shape) else any_forward
+    if covers_forward(p, q.dtype, q.shape):
+        run = tensor_forward
+    else:
+        run = small_forward if covers(p, q.shape) else any_forward
     run(p, q, k, v, rel_h, rel_w, y, lse)
     return y, lse
 
@@ -78,6 +82,14 @@ CUDA = CudaCore(
     backward=backward,
     work=work,
     cases=(
+        (Params(heads=2), Nchw(1, 16, 11, 40)),
+        (Params(heads=1, border="mask"), Nchw(1, 8, 9, 14)),
+        (Params(heads=2, embedding="per_head"), Nchw(1, 32, 10, 36)),
+        (Params(heads=1, border="mask"), Nchw(1, 32, 9, 17)),
+        (Params(heads=1), Nchw(1, 64, 7, 7)),
+        (Params(heads=1, border="mask"), Nchw(1, 64, 9, 12)),
+        (Params(kernel_size=5, heads=1), Nchw(1, 16, 5, 6)),
+        (Params(kernel_size=3, heads=1, border="mask"), Nchw(1, 8, 16, 32)),
         (Params(kernel_size=9, heads=1, out_channels=6), Nchw(1, 4, 7, 8)),
         (Params(kernel_size=41, heads=1, out_channels=2, border="mask"), Nchw(1, 2, 3, 5)),
     ),

@@ -47,7 +47,7 @@ def flex_attention(p: Params, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, re
     mask = _mask(p.kernel_size, margin, height, width, q.device)
     q, k, v = (_sequence(tensor) for tensor in (q, k, v))
     y: Tensor = _attend(q.device.type)(q, k, v, score_mod=moved, block_mask=mask, scale=1.0)
-    return y[..., :head_width].mT.unflatten(-1, (height, width))
+    return y[..., :head_width].mT.reshape(q.shape[0], q.shape[1], head_width, height, width)
 
 
 def query_positions(p: Params, q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,4 +92,5 @@ def _attend(device: str) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention as attend
 
     # Uncompiled it forms all scores: right, and as slow as that is, but a CPU is only asked whether it is right.
-    return torch.compile(attend, dynamic=False) if device == "cuda" else attend
+    compiled: Callable[..., Any] = torch.compile(attend, dynamic=False)
+    return compiled if device == "cuda" else attend

@@ -17,7 +17,7 @@ struct Forward {
 constexpr int FORWARD_CHANNELS = 8;
 
 template <typename T, int K, int VEC>
-__global__ void __launch_bounds__(STRIP_THREADS) small_forward(const Forward p) {
+__global__ void __launch_bounds__(STRIP_THREADS, 1) small_forward(const Forward p) {
   constexpr int CHANNELS = FORWARD_CHANNELS;
   typedef Columns<K, VEC> Seen;
   SHARED_MEMORY(float, memory);

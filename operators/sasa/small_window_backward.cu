@@ -55,7 +55,7 @@ struct QueryRow {
 };
 
 template <typename T, int K, int VEC>
-__global__ void __launch_bounds__(STRIP_THREADS, 2) small_query_backward(const QueryBackward p) {
+__global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const QueryBackward p) {
   constexpr int CHANNELS = BACKWARD_CHANNELS;
   SHARED_MEMORY(float, memory);
   const Extents& x = p.extents;
@@ -203,7 +203,7 @@ struct KeyBackward {
 // A key and the query `c` columns right of the window's left edge are tap K - 1 - c of that query, so that the queries
 // of a strip's keys are read as the keys of a strip's queries are.
 template <typename T, int K, int VEC>
-__global__ void __launch_bounds__(STRIP_THREADS) small_key_backward(const KeyBackward p) {
+__global__ void __launch_bounds__(STRIP_THREADS, 1) small_key_backward(const KeyBackward p) {
   constexpr int CHANNELS = BACKWARD_CHANNELS;
   typedef Columns<K, VEC> Seen;
   SHARED_MEMORY(float, positions);  // [channel][tap]: embeddings
