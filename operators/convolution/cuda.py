@@ -38,7 +38,7 @@ def backward(
         if is_narrow:
             splits = narrow.splits(weight.numel(), x.shape[0])
         else:
-            splits = products.splits(p, weight.shape, gradient.shape)
+            splits = products.splits(p, x.dtype, weight.shape, gradient.shape)
         partials = torch.empty(splits, *weight.shape, dtype=torch.float32, device=x.device)
         kernels.weigh(p, gradient, x, partials)
         results[1] = _added_up(p, weight, partials)

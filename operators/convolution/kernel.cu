@@ -157,7 +157,7 @@ struct WeightGradient {
 // Rows are outputs, columns taps, k positions of all images. Blocks share these, `share` positions each; their
 // partial sums are added later in a fixed order.
 template <typename T, int M, int N, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, 256 / M) weight_gradient(const WeightGradient p) {
+__global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) weight_gradient(const WeightGradient p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   constexpr bool POINTWISE = POSITIONS > 0;

@@ -34,7 +34,7 @@ def convolve(
     outputs, channels = weight[0] // p.groups, weight[1]
     positions, depth = y[0] * y[2] * y[3], weight[1:].numel()
     filters = _whole_vector(dtype, depth)
-    tile = _tile(outputs, positions, p.groups, gathered=filters == 1)
+    tile = _tile(dtype, outputs, positions, p.groups, gathered=filters == 1)
     pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else _any_window(p)
     return SOURCE.launch(
         _name("forward", dtype, *tile, filters, pixels),
@@ -51,7 +51,7 @@ def convolve_back(p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.S
     filters, pixels = 0, _any_window(p)
     if _is_pointwise(p):
         filters, pixels = _whole_vector(dtype, channels), _vector(dtype, gx[2] * gx[3])
-    tile = _tile(channels, positions, p.groups, gathered=not filters)
+    tile = _tile(dtype, channels, positions, p.groups, gathered=not filters)
     return SOURCE.launch(
         _name("input_gradient", dtype, *tile, filters, pixels),
         **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups, outputs * weight[2:].numel(), gx.numel()),
@@ -64,7 +64,7 @@ def convolve_back_strided(p: Params, dtype: torch.dtype, go: torch.Size, weight:
     """The same for any stride."""
     outputs, channels, residues = weight[0] // p.groups, weight[1], p.stride**2
     positions = gx[0] * ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
-    tile = _tile(channels, positions, p.groups * residues, gathered=True)
+    tile = _tile(dtype, channels, positions, p.groups * residues, gathered=True)
     # The blocks of all residues together go through the taps once.
     depth = ceil_div(outputs * weight[2:].numel(), residues)
     every = p.stride // math.gcd(p.stride, p.dilation)
@@ -83,7 +83,7 @@ def weigh(p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, partials
     """[N, O, Ho, Wo], [N, C, H, W] -> [splits, O, C/g, kh, kw], to be added up."""
     splits, outputs, channels = partials[0], partials[1] // p.groups, partials[2]
     positions, depth = go[0] * go[2] * go[3], partials[2:].numel()
-    tile = _weight_tile(outputs, depth)
+    tile = _weight_tile(dtype, outputs, depth)
     pixels = _vector(dtype, go[2] * go[3]) if _is_pointwise(p) else 0
     share = _share(positions, splits)
     return SOURCE.launch(
@@ -93,11 +93,11 @@ def weigh(p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, partials
     )
 
 
-def splits(p: Params, weight: torch.Size, go: torch.Size) -> int:
+def splits(p: Params, dtype: torch.dtype, weight: torch.Size, go: torch.Size) -> int:
     """Into how many partial sums a weight gradient is best split: enough blocks, none with too little to do."""
     outputs, depth = weight[0] // p.groups, weight[1:].numel()
     positions = go[0] * go[2] * go[3]
-    blocks = _tiles(_weight_tile(outputs, depth), outputs, depth) * p.groups
+    blocks = _tiles(_weight_tile(dtype, outputs, depth), outputs, depth) * p.groups
     asked = max(1, min(ceil_div(BLOCKS, blocks), positions // LEAST_SHARE))
     return max(1, ceil_div(positions, max(1, _share(positions, asked))))
 
@@ -124,17 +124,22 @@ def require_sizes(p: Params, x: torch.Size, weight: torch.Size, y: torch.Size) -
             raise Unsupported(f"kernels number the {what} by 32-bit integers, and there are {size}")
 
 
-def _tile(rows: int, columns: int, products: int, *, gathered: bool) -> Tile:
+def _tile(dtype: torch.dtype, rows: int, columns: int, products: int, *, gathered: bool) -> Tile:
     """A tile for so many matrix products, as large as leaves enough of them; `gathered`: filters come one by one."""
-    if rows > 64 and ceil_div(rows, 128) * ceil_div(columns, 128) * products >= BLOCKS // 2:
-        return 128, 128
-    # Filters that are gathered and 128 columns would not fit the registers of so few threads.
-    wide = not gathered and ceil_div(rows, 64) * ceil_div(columns, 128) * products >= BLOCKS // 2
-    return 64, 128 if wide else 64
+    # Sums in float32 and the operands in flight leave no registers for 128 x 128; nor do gathered filters of so few
+    # threads as have 64 rows.
+    high = 128, 64 if dtype == torch.float32 else 128
+    wide = 64, 64 if dtype == torch.float32 or gathered else 128
+    for tile in (high, wide):
+        if rows > tile[0] // 2 and _tiles(tile, rows, columns) * products >= BLOCKS // 2:
+            return tile
+    return 64, 64
 
 
-def _weight_tile(outputs: int, depth: int) -> Tile:
-    return (128, 128 if depth > 64 else 64) if outputs > 64 else (64, 64)
+def _weight_tile(dtype: torch.dtype, outputs: int, depth: int) -> Tile:
+    if outputs <= 64:
+        return 64, 64
+    return 128, 128 if depth > 64 and dtype != torch.float32 else 64
 
 
 def _tiles(tile: Tile, rows: int, columns: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from opbench.api import Nchw, Unsupported
-from opbench.cuda import Launch, on_cpu
+from opbench.cuda import TYPE_NAMES, Launch, on_cpu
 from opbench.cuda.emulation import ORDERS
 from opbench.cuda.views import divisor
 from operators.convolution import cuda, narrow, products
@@ -87,7 +87,7 @@ def test_sums_of_small_integers_are_exact_however_they_are_split(dtype: torch.dt
         torch.randint(-1, 2, shape, generator=generator).to(dtype)
         for shape in ((2, 3, 20, 20), (2, 3, 3, 3), (2, 2, 20, 20))
     )
-    assert products.splits(Params(out_channels=2), weight.shape, gradient.shape) == 3
+    assert products.splits(Params(out_channels=2), dtype, weight.shape, gradient.shape) == 3
     with on_cpu(order):
         grad_x, grad_weight = cuda.backward(Params(out_channels=2), (True, True), gradient, x, weight)
     assert grad_x is not None
@@ -155,11 +155,16 @@ def launch_of(params: Params, shape: Nchw, dtype: torch.dtype = torch.float32, o
     return launch
 
 
-def test_images_of_any_number_and_size_share_three_kernels() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "tiles"),
+    [(torch.float32, ("128, 64, 4", "64, 64, 4")), (torch.float16, ("128, 128, 8", "64, 128, 8", "64, 64, 8"))],
+    ids=str,
+)
+def test_images_of_any_number_and_size_share_a_few_kernels(dtype: torch.dtype, tiles: tuple[str, ...]) -> None:
     """They differ by the tile of a block: as large as leaves enough blocks for a GPU."""
     sizes = itertools.product((1, 2, 3, 32, 128), (1, 5, 14, 56, 224), (3, 7, 28, 33, 112))
-    kernels = {launch_of(Params(), Nchw(n, 16, h, w), outputs=128).kernel for n, h, w in sizes}
-    assert kernels == {f"forward<float, {tile}, 4, 0>" for tile in ("128, 128", "64, 128", "64, 64")}
+    kernels = {launch_of(Params(), Nchw(n, 16, h, w), dtype, outputs=128).kernel for n, h, w in sizes}
+    assert kernels == {f"forward<{TYPE_NAMES[dtype]}, {tile}, 0>" for tile in tiles}
 
 
 @pytest.mark.parametrize(
