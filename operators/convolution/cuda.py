@@ -83,6 +83,7 @@ CUDA = CudaCore(
         (Params(out_channels=16, kernel_size=3, stride=3, dilation=2), Nchw(2, 8, 11, 10)),
         (Params(kernel_size="17x2", padding=7), Nchw(1, 4, 6, 5)),  # more taps than a mask has bits
         (Params(kernel_size=16, padding=8, stride=2, dilation=2), Nchw(1, 3, 17, 15)),
+        (Params(), Nchw(2, 4, 20, 20)),  # several shares of a weight gradient
         (Params(groups=24, out_channels=48), Nchw(2, 24, 9, 7)),
     ),
     layers=(

@@ -155,12 +155,12 @@ struct WeightGradient {
 };
 
 // Rows are outputs, columns taps, k positions of all images. Blocks share these, `share` positions each; their
-// partial sums are added later in a fixed order.
-template <typename T, int M, int N, int POSITIONS>
+// partial sums are added later in a fixed order. VECTOR positions of the gradient are loaded at once. POINTWISE: the only
+// tap sees just its own position, and its pixels are loaded so as well; else windows are gathered.
+template <typename T, int M, int N, int VECTOR, bool POINTWISE>
 __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) weight_gradient(const WeightGradient p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
-  constexpr bool POINTWISE = POSITIONS > 0;
   const int plane = p.view.positions.by, positions = p.images * plane, depth = p.channels * p.view.taps.by;
   const Tile tile = Tile::at(blockIdx.x, (p.outputs + M - 1) / M, (depth + N - 1) / N, p.groups);
   const int row = tile.row * M, column = tile.column * N, output = tile.group * p.outputs;
@@ -168,13 +168,13 @@ __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) weight_gradient(const 
   const T* x = static_cast<const T*>(p.x) + tile.group * p.channels * channel_size;
   const long long image_size = p.groups * p.channels * channel_size;
   const T* gradient = static_cast<const T*>(p.gradient) + static_cast<long long>(output) * plane;
-  const Planes<T, POINTWISE ? POSITIONS : 1, true> gradients{
+  const Planes<T, VECTOR, true> gradients{
       p.view.positions, gradient, static_cast<long long>(p.groups) * p.outputs * plane, positions, p.outputs, row};
   const int first = tile.rest * p.share, last = min(first + p.share, positions);
   Block product;
   product.clear();
   if constexpr (POINTWISE)
-    product.add(gradients, Planes<T, POSITIONS, true>{p.view.positions, x, image_size, positions, p.channels, column},
+    product.add(gradients, Planes<T, VECTOR, true>{p.view.positions, x, image_size, positions, p.channels, column},
                 first, last, shared);
   else
     product.add(gradients, Windows<T, true>{p.view, x, image_size, positions, depth, column}, first, last, shared);

@@ -84,10 +84,10 @@ def weigh(p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, partials
     splits, outputs, channels = partials[0], partials[1] // p.groups, partials[2]
     positions, depth = go[0] * go[2] * go[3], partials[2:].numel()
     tile = _weight_tile(dtype, outputs, depth)
-    pixels = _vector(dtype, go[2] * go[3]) if _is_pointwise(p) else 0
+    pointwise = "true" if _is_pointwise(p) else "false"
     share = _share(positions, splits)
     return SOURCE.launch(
-        _name("weight_gradient", dtype, *tile, pixels),
+        _name("weight_gradient", dtype, *tile, _vector(dtype, go[2] * go[3]), pointwise),
         **_blocks(dtype, tile, _tiles(tile, outputs, depth) * p.groups * splits, share, partials[1:].numel()),
         scalars=(*forward_view(*p.windows, x[2], x[3]), x[0], p.groups, channels, outputs, share),
     )
@@ -172,7 +172,7 @@ def _whole_vector(dtype: torch.dtype, extent: int) -> int:
     return most if extent % most == 0 else 1
 
 
-def _name(name: str, dtype: torch.dtype, *arguments: int) -> str:
+def _name(name: str, dtype: torch.dtype, *arguments: int | str) -> str:
     return f"{name}<{', '.join([TYPE_NAMES[dtype], *map(str, arguments)])}>"
 
 
