@@ -1,8 +1,8 @@
 // Involution on tensor cores: 16-bit values, 16 channels in a group, no dilation, stride 1 or 2.
 //
 // One warp makes one row of the result. For each kernel row, 16 channels x 8 pixels are a product of 16 channels x some
-// columns of the image with a matrix that holds those pixels' taps along a band, and zeros beside it. A value of the
-// image that is not finite therefore reaches up to seven neighbouring pixels that no tap connects to it.
+// columns of the image with a matrix that holds those pixels' taps along a band, and zeros beside it. A value that is
+// not finite among those columns therefore spoils all eight pixels, those too that no tap connects to it.
 #include "band.cuh"
 
 struct Banded {

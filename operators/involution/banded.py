@@ -14,8 +14,10 @@ SOURCE = Source.beside(__file__, "banded.cu")
 
 CHANNELS = 16
 KERNEL_SIZES = (3, 5, 7, 9)
-TILES = (1, 2, 4, 7)
-"""Tiles of eight pixels in a warp's row."""
+MOST_ROWS = {1: (14, 14), 2: (14, 7), 4: (7, 7), 7: (7, 4)}
+"""Rows of a block by the tiles of eight pixels in each, for a step of 1 or 2 rows of the other image from row to row:
+what keeps a block's shared memory below 64 KiB. Half as many where rows are of an odd width, and all taps are fetched
+beforehand."""
 ITEM_BYTES = 2
 
 
@@ -32,7 +34,7 @@ def covers(p: Params, dtype: torch.dtype) -> bool:
 
 def forward(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) -> Launch:
     """One warp for each row of 16 channels."""
-    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5], p.stride)
+    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5], weight[5], p.stride)
     window = ceil_div(7 * s + k, 8)
     chunks = (tile.tiles - 1) * s + window
     vector = tile.vector(weight[5])
@@ -48,7 +50,7 @@ def forward(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) ->
 
 def input_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) -> Launch:
     """One warp for each row of 16 channels of the input."""
-    k, s, tile = p.kernel_size, p.stride, _Tile(x[2], x[3])
+    k, s, tile = p.kernel_size, p.stride, _Tile(x[2], x[3], weight[5])
     seen = (tile.rows - 1 + k // 2 * 2) // s + s
     vector = tile.vector(weight[5], 1 / s)
     steps = ceil_div(k, s)
@@ -66,7 +68,7 @@ def input_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.S
 
 def weight_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) -> Launch:
     """One warp for each row of the output, and all its taps."""
-    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5], p.stride)
+    k, s, tile = p.kernel_size, p.stride, _Tile(weight[4], weight[5], weight[5], p.stride)
     products = ceil_div(7 * s + k, 16)
     image = ((tile.rows - 1) * s + k) * CHANNELS * _pitch(8 * ((tile.tiles - 1) * s + 2 * products))
     vector = tile.vector(weight[5])
@@ -80,13 +82,13 @@ def weight_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.
 
 
 class _Tile:
-    """How a plane is cut: blocks of as many rows as leave none nearly empty, of the width that wastes least."""
+    """How a plane is cut: blocks of as many rows as leave none nearly empty, of the width that reads least."""
 
-    def __init__(self, height: int, width: int, step: int = 1) -> None:
-        self.tiles = min(TILES, key=lambda tiles: (ceil_div(width, 8 * tiles) * tiles, -tiles))
+    def __init__(self, height: int, width: int, out_width: int, step: int = 1) -> None:
+        # Beside its own columns a tile reads up to eight more.
+        self.tiles = min(MOST_ROWS, key=lambda tiles: ceil_div(width, 8 * tiles) * (tiles + 1))
         self.columns = 8 * self.tiles
-        # Below 64 KiB of shared memory, also where a row of the widest tile needs two long ones of the input.
-        self.down = ceil_div(height, {1: 14, 2: 14, 4: 7, 7: 7 if step == 1 else 4}[self.tiles])
+        self.down = ceil_div(height, MOST_ROWS[self.tiles][step - 1] // (1 + out_width % 2))
         self.rows = ceil_div(height, self.down)
         self.across = ceil_div(width, self.columns)
 

@@ -64,8 +64,9 @@ struct ChunkPlace {
 
 DEVICE ChunkPlace chunk_place(const Blocked& p, int columns, int most) {
   const TilePlace tile = tile_place(p.tiles_down, p.tiles_across, blockDim.y, columns);
-  const int first = static_cast<int>(tile.group % p.chunks) * most;
-  return {tile, tile.group / p.chunks, first, min(most, p.group_channels - first)};
+  const unsigned chunk = static_cast<unsigned>(tile.group), group = chunk / p.chunks;
+  const int first = static_cast<int>(chunk - group * p.chunks) * most;
+  return {tile, group, first, min(most, p.group_channels - first)};
 }
 
 // Four neighbours of a row, of which `columns` exist; all do, and they are aligned, where ALIGNED.
@@ -103,7 +104,7 @@ DEVICE void load_window(float (&window)[COUNT], const float* from) {
 
 // [N, C, Ho, Wo] of x [N, C, H, W] and weight [N, G, K, K, Ho, Wo]. block: COLUMNS / 4, rows, CHANNELS / 8.
 template <typename T, int K, int S, int CHANNELS, int COLUMNS, bool ALIGNED>
-__global__ void __launch_bounds__(COLUMNS > 32 ? 224 : 128) blocked_forward(const Blocked p) {
+__global__ void __launch_bounds__(128) blocked_forward(const Blocked p) {
   typedef FloatTile<CHANNELS, COLUMNS * S, COLUMNS> Tile;
   constexpr int PAD = K / 2, WINDOW = ceil_div(MARGIN - PAD + (PIXELS - 1) * S + K, 4) * 4;
   const ChunkPlace place = chunk_place(p, COLUMNS, CHANNELS);
@@ -180,7 +181,7 @@ DEVICE void load_transposed(float (&taps)[K][PIXELS], const T* row, int plane, i
 
 // [N, C, H, W] of gradient [N, C, Ho, Wo] and weight. block: COLUMNS / 4, rows, CHANNELS / 8.
 template <typename T, int K, int S, int CHANNELS, int COLUMNS, bool ALIGNED>
-__global__ void __launch_bounds__(COLUMNS > 32 ? 224 : 128) blocked_input_gradient(const Blocked p) {
+__global__ void __launch_bounds__(128) blocked_input_gradient(const Blocked p) {
   typedef FloatTile<CHANNELS, COLUMNS / S, COLUMNS> Tile;
   constexpr int PAD = K / 2, STEP = PIXELS / S, WINDOW = ceil_div(STEP + (PIXELS - 1 + PAD) / S + 1, STEP) * STEP;
   const ChunkPlace place = chunk_place(p, COLUMNS, CHANNELS);
@@ -226,7 +227,7 @@ __global__ void __launch_bounds__(COLUMNS > 32 ? 224 : 128) blocked_input_gradie
 // [N, G, K, K, Ho, Wo] of gradient [N, C, Ho, Wo] and x [N, C, H, W], of groups of at most CHANNELS. A thread makes four
 // pixels of every other kernel row. block: COLUMNS / 4, rows, 2.
 template <typename T, int K, int S, int CHANNELS, int COLUMNS, bool ALIGNED>
-__global__ void __launch_bounds__(COLUMNS > 32 ? 224 : 128) blocked_weight_gradient(const Blocked p) {
+__global__ void __launch_bounds__(128) blocked_weight_gradient(const Blocked p) {
   typedef FloatTile<CHANNELS, COLUMNS * S, COLUMNS> Tile;
   constexpr int PAD = K / 2, WINDOW = ceil_div(MARGIN - PAD + (PIXELS - 1) * S + K, 4) * 4;
   const ChunkPlace place = chunk_place(p, COLUMNS, CHANNELS);

@@ -16,7 +16,7 @@ PIXELS, MEMBERS, MARGIN = 4, 8, 4
 MOST_CHANNELS = 16
 """Of a block."""
 ITEM_BYTES = 4
-ROWS = {8: 16, 16: 16, 32: 8, 56: 8}
+ROWS = {8: 16, 16: 16, 28: 8, 32: 8}
 """Most rows of a tile, by its columns."""
 
 
@@ -51,7 +51,7 @@ def weight_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.
 
 def _over_outputs(name: str, p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, outputs: int) -> Launch:
     """With stride 2 a tile needs twice the rows and columns of the input, so it is smaller."""
-    most = ROWS if p.stride == 1 else {columns: rows // 2 for columns, rows in ROWS.items() if columns <= 32}
+    most = ROWS if p.stride == 1 else {columns: rows // 2 for columns, rows in ROWS.items()}
     columns, rows = _tile(weight[4], weight[5], most)
     seen_rows = (rows - 1) * p.stride + p.kernel_size
     plane = weight[4], weight[5]
@@ -59,8 +59,8 @@ def _over_outputs(name: str, p: Params, dtype: torch.dtype, x: torch.Size, weigh
 
 
 def _tile(height: int, width: int, most: dict[int, int]) -> tuple[int, int]:
-    """(columns, rows): the width that wastes least, then rows that leave no tile nearly empty."""
-    columns = min(most, key=lambda columns: (ceil_div(width, columns) * columns, -columns))
+    """(columns, rows): the width that reads least, margins included, then rows that leave no tile nearly empty."""
+    columns = min(most, key=lambda columns: ceil_div(width, columns) * (columns + 2 * MARGIN))
     return columns, ceil_div(height, ceil_div(height, most[columns]))
 
 
@@ -84,13 +84,12 @@ def _launch(
     blocks = x[0] * weight[1] * chunks * down * across
     aligned = "true" if x[3] % PIXELS == weight[5] % PIXELS == 0 else "false"
     row_values = channels * (seen_columns + 2 * MARGIN) + columns % 32
-    taps = p.kernel_size**2
-    pixels = x[0] * weight[1] * weight[4] * weight[5]
+    computed = p.group_channels if name == "blocked_weight_gradient" else chunks * channels
     return SOURCE.launch(
         f"{name}<{TYPE_NAMES[dtype]}, {p.kernel_size}, {p.stride}, {channels}, {columns}, {aligned}>",
         grid=(blocks,),
         block=(columns // PIXELS, rows, halves),
         shared_bytes=seen_rows * row_values * ITEM_BYTES,
         scalars=(x[2], x[3], weight[4], weight[5], p.group_channels, chunks, down, across),
-        operations=Operations(outputs=outputs, multiply_adds=pixels * chunks * channels * taps),
+        operations=Operations(outputs=outputs, multiply_adds=computed * weight.numel()),
     )
