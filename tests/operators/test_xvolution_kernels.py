@@ -12,7 +12,7 @@ from opbench.cases import Nchw
 from opbench.cuda import Launch, on_cpu
 from opbench.errors import Unsupported
 from operators.xvolution import cuda
-from operators.xvolution.reference import Params
+from operators.xvolution.reference import Params, xvolution
 
 SLICED = Params(heads=1), Nchw(1, 16, 3, 6)
 DIAGONAL = Params(form="A", directions=8, shift=2), Nchw(1, 2, 4, 8)
@@ -117,6 +117,30 @@ def test_a_query_at_the_border_sees_only_the_image() -> None:
     corner, edge, middle = 8.0 * 4, 8.0 * 6, 8.0 * 9
     rows = [[corner, edge, edge, corner], [edge, middle, middle, edge], [corner, edge, edge, corner]]
     assert torch.equal(y, torch.tensor(rows).expand_as(y))
+
+
+@pytest.mark.parametrize("size", [3, 7, 9])
+@pytest.mark.parametrize("place", [(0, 0), (2, 5), (4, 7)])
+def test_an_infinite_value_reaches_the_windows_it_is_in_and_no_others(size: int, place: tuple[int, int]) -> None:
+    params = Params(heads=1, kernel_size=size)
+    query, key, value = torch.randn(3, 1, 4, 5, 8).unbind()
+    value[0, 1, place[0], place[1]] = float("inf")
+    expected = xvolution(params, query, key, value).isfinite()
+    with on_cpu():
+        y = cuda.CUDA(params, query, key, value)
+    assert torch.equal(y.isfinite(), expected)
+    assert not bool(expected.all())
+
+
+@pytest.mark.parametrize("params", [Params(heads=2), Params(heads=2, kernel_size=9), Params(form="A")], ids=str)
+def test_images_that_overflow_a_grid_continue_along_its_third_axis(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "MAX_GRID_Y", 2)
+    tensors = torch.randn(3 if params.form == "B" else 2, 5, 4, 2, 3).unbind()
+    with on_cpu():
+        y = cuda.CUDA(params, *tensors)
+    torch.testing.assert_close(y, xvolution(params, *tensors))
 
 
 def attention(x: Nchw, params: Params, dtype: torch.dtype = torch.float32) -> Launch:
