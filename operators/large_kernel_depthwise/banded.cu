@@ -49,7 +49,7 @@ DEVICE void store_row(T* y, const T* row, int half, int columns) {
 
 // BANDS: 8-column steps that 8 columns of outputs see, 2 * ceil(padding / 8) + 1. TILES: 8-column steps of a block.
 template <typename T, int BANDS, int TILES>
-__global__ void __launch_bounds__(256, BANDS <= 5 ? 4 : 3) convolve_banded(const Banded p) {
+__global__ void __launch_bounds__(256, BANDS == 3 ? 4 : 3) convolve_banded(const Banded p) {
   constexpr int STEPS = TILES + BANDS - 1, SPAN = 8 * BANDS + 8;
   // Odd multiples of 16 bytes: eight rows are then in eight different groups of banks.
   constexpr int STRIDE = 8 * (STEPS | 1), OUTPUT_STRIDE = 8 * (TILES | 1);
@@ -66,10 +66,10 @@ __global__ void __launch_bounds__(256, BANDS <= 5 ? 4 : 3) convolve_banded(const
   const long long image_size = static_cast<long long>(p.channels) * (p.height * p.width);
   const long long start = first_image * image_size + static_cast<long long>(share.channel) * (p.height * p.width);
   const Region region = {first_held, p.held, first_column - left, 8 * STEPS, STRIDE};
-  copy_regions(planes, region, static_cast<const T*>(p.x) + start, image_size, p.images, existing, p.height, p.width,
-               p.access);
+  clear(zeros, (1 + p.images * p.held) * STRIDE);
+  __syncthreads();
+  copy_stack(planes, region, static_cast<const T*>(p.x) + start, image_size, existing, p.height, p.width, p.access);
   commit_copies();
-  clear(zeros, STRIDE);
   const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(share.channel) * (p.kernel * p.kernel);
   lay_out_filter<T, SPAN>(filter, weight, p.kernel, offset, p.turned);
   const float bias = p.bias ? to_float(static_cast<const T*>(p.bias)[share.channel]) : 0.f;

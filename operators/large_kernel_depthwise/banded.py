@@ -95,7 +95,8 @@ def splits(p: Params, x: torch.Size) -> int:
 
 def _warps(p: Params) -> int:
     """Warps of a block, one row of the filter each; a large filter is shared out evenly among several blocks."""
-    return ceil_div(p.kernel_size, ceil_div(p.kernel_size, 16))
+    most = 13 if bands(p) == 3 else 11
+    return ceil_div(p.kernel_size, ceil_div(p.kernel_size, most))
 
 
 def _gradient_tiles(width: int) -> int:

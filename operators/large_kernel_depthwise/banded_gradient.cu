@@ -28,7 +28,7 @@ struct Line {
 
 // BANDS as for convolve_banded. TILES: 16-column steps of a unit.
 template <typename T, int BANDS, int TILES>
-__global__ void __launch_bounds__(512, BANDS <= 5 ? 2 : 1) weight_parts_banded(const BandedGradient p) {
+__global__ void __launch_bounds__(BANDS == 3 ? 416 : 352, BANDS <= 5 ? 2 : 1) weight_parts_banded(const BandedGradient p) {
   constexpr int STEPS = BANDS + 1, SEEN = 2 * (TILES - 1) + STEPS;
   constexpr int STRIDE = 8 * (SEEN | 1), GRADIENT_STRIDE = 8 * (2 * TILES | 1), DIAGONAL = 8 * STEPS + 1;
   const int strips = (p.images * p.rows + 15) / 16, stacked = p.images * p.rows;
@@ -46,8 +46,6 @@ __global__ void __launch_bounds__(512, BANDS <= 5 ? 2 : 1) weight_parts_banded(c
   const long long image_size = static_cast<long long>(p.channels) * plane;
   const bool sums_bias = p.with_bias && parcel == 0;
 
-  clear(zeros, STRIDE);
-  clear(gradient + stacked * GRADIENT_STRIDE, (strips * 16 - stacked) * GRADIENT_STRIDE);
   for (int i = threadIdx.x; i < strips * 16; i += blockDim.x) {
     const int image = i / p.rows, row = i - image * p.rows;
     const int place = (image * p.held + row) * STRIDE * static_cast<int>(sizeof(T));
@@ -72,10 +70,12 @@ __global__ void __launch_bounds__(512, BANDS <= 5 ? 2 : 1) weight_parts_banded(c
     const int first_held = max(0, top - padding);
     const long long start = first_image * image_size + static_cast<long long>(channel) * plane;
     __syncthreads();  // The unit before is no longer needed.
-    copy_regions(planes, {first_held, p.held, first_column - left, 8 * SEEN, STRIDE}, static_cast<const T*>(p.x) + start,
-                 image_size, p.images, existing, p.height, p.width, p.access);
-    copy_regions(gradient, {top, p.rows, first_column, 16 * TILES, GRADIENT_STRIDE},
-                 static_cast<const T*>(p.gradient) + start, image_size, p.images, existing, p.height, p.width, p.access);
+    clear(zeros, (1 + p.images * p.held) * STRIDE + strips * 16 * GRADIENT_STRIDE);
+    __syncthreads();
+    copy_stack(planes, {first_held, p.held, first_column - left, 8 * SEEN, STRIDE}, static_cast<const T*>(p.x) + start,
+               image_size, existing, p.height, p.width, p.access);
+    copy_stack(gradient, {top, p.rows, first_column, 16 * TILES, GRADIENT_STRIDE},
+               static_cast<const T*>(p.gradient) + start, image_size, existing, p.height, p.width, p.access);
     commit_copies();
     wait_for_copies<0>();
     __syncthreads();

@@ -69,10 +69,11 @@ __global__ void __launch_bounds__(256, 3) convolve_blocked(const Blocked p) {
   const int first_held = max(0, top - padding);
   const long long image_size = static_cast<long long>(p.channels) * plane;
   const long long start = first_image * image_size + static_cast<long long>(share.channel) * plane;
-  copy_regions(planes, {first_held, p.held, first_column - padding - SHIFT, p.stride, p.stride}, p.x + start,
-               image_size, p.images, existing, p.height, p.width, p.access);
+  clear(zeros, (1 + p.images * p.held) * p.stride);
+  __syncthreads();
+  copy_stack(planes, {first_held, p.held, first_column - padding - SHIFT, p.stride, p.stride}, p.x + start, image_size,
+             existing, p.height, p.width, p.access);
   commit_copies();
-  clear(zeros, p.stride);
   const int square = p.kernel * p.kernel;
   const float* weight = p.weight + static_cast<long long>(share.channel) * square;
   for (int i = threadIdx.x; i < p.kernel * filter_stride; i += blockDim.x) {

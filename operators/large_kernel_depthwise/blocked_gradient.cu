@@ -43,7 +43,6 @@ __global__ void __launch_bounds__(ROWS == 7 ? 128 : 256, ROWS == 7 ? 3 : 2) weig
   for (int i = 0; i < ROWS; ++i)
 #pragma unroll
     for (int tap = 0; tap < 8; ++tap) sums[i][tap] = 0;
-  clear(zeros, p.stride);
 
   for (int unit = split; unit < p.units; unit += p.splits) {
     const Share share = share_of(unit, p.column_tiles, p.row_tiles, 1);
@@ -53,10 +52,12 @@ __global__ void __launch_bounds__(ROWS == 7 ? 128 : 256, ROWS == 7 ? 3 : 2) weig
     const int first_held = max(0, top - padding), end = min(p.height, first_held + p.held);
     const long long start = first_image * image_size + static_cast<long long>(channel) * plane;
     __syncthreads();  // The unit before is no longer needed.
-    copy_regions(planes, {first_held, p.held, first_column - padding - shift, p.stride, p.stride}, p.x + start,
-                 image_size, p.images, existing, p.height, p.width, p.access);
-    copy_regions(gradients, {top, p.rows, first_column, p.columns, p.columns}, p.gradient + start, image_size, p.images,
-                 existing, p.height, p.width, p.access);
+    clear(zeros, (1 + p.images * p.held) * p.stride + p.images * p.rows * p.columns);
+    __syncthreads();
+    copy_stack(planes, {first_held, p.held, first_column - padding - shift, p.stride, p.stride}, p.x + start, image_size,
+               existing, p.height, p.width, p.access);
+    copy_stack(gradients, {top, p.rows, first_column, p.columns, p.columns}, p.gradient + start, image_size, existing,
+               p.height, p.width, p.access);
     commit_copies();
     wait_for_copies<0>();
     __syncthreads();

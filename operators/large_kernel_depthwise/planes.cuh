@@ -9,58 +9,58 @@ struct Region {
   int stride;                                  // values from one row to the next, in shared memory
 };
 
-// Copies the region of one plane of height x width by accesses of BYTES, zeros where it lies outside.
-template <typename T, int BYTES>
-DEVICE void copy_region(T* to, const Region& region, const T* plane, int height, int width) {
-  constexpr int COUNT = BYTES / static_cast<int>(sizeof(T));
-  const int vectors = region.columns / COUNT;
-  // So many lanes share a row, a power of two: nothing divides, and only rows count in the inner loop.
-  const int shift = min(5, 32 - __clz(vectors - 1)), lanes = 1 << shift;
-  const int first = threadIdx.x >> shift, step = blockDim.x >> shift;
-  for (int vector = threadIdx.x & (lanes - 1); vector < vectors; vector += lanes) {
-    const int column = region.first_column + vector * COUNT;
-    const bool in_row = static_cast<unsigned>(column) < static_cast<unsigned>(width);
-    T* place = to + first * region.stride + vector * COUNT;
-    for (int row = first; row < region.rows; row += step, place += step * region.stride) {
-      const bool inside = in_row && static_cast<unsigned>(region.first_row + row) < static_cast<unsigned>(height);
-      const T* from = plane + (inside ? (region.first_row + row) * width + column : 0);
-      if constexpr (BYTES >= 4) {
-        copy_async<BYTES>(place, from, inside);
-      } else {
-        Vector<T, 1> value = zero_vector<T, 1>();
-        if (inside) value = load_vector<T, 1>(from);
-        store_vector<T, 1>(place, value);
-      }
-    }
-  }
-}
-
-// The same for `images` planes `image_size` values apart, of which the first `existing` are there, `access` bytes at a
-// time: as many as every row's beginning is a multiple of. The caller waits for the copies.
-template <typename T>
-DEVICE void copy_regions(T* to, const Region& region, const T* plane, long long image_size, int images, int existing,
-                         int height, int width, int access) {
-  for (int image = 0; image < images; ++image) {
-    const int there = image < existing ? height : 0;
-    const T* from = image < existing ? plane + image * image_size : plane;
-    T* place = to + image * (region.rows * region.stride);
-    if (access == 16)
-      copy_region<T, 16>(place, region, from, there, width);
-    else if (access == 8)
-      copy_region<T, 8>(place, region, from, there, width);
-    else if (access == 4)
-      copy_region<T, 4>(place, region, from, there, width);
-    else if constexpr (sizeof(T) == 2)
-      copy_region<T, 2>(place, region, from, there, width);
-  }
-}
-
 // Fills with zeros; `count` values, a multiple of 16 bytes.
 template <typename T>
 DEVICE void clear(T* to, int count) {
   constexpr int COUNT = 16 / static_cast<int>(sizeof(T));
   for (int i = threadIdx.x * COUNT; i < count; i += blockDim.x * COUNT)
     store_vector<T, COUNT>(to + i, zero_vector<T, COUNT>());
+}
+
+// Copies, by accesses of BYTES, what lies inside the image of the region of every plane of a stack.
+template <typename T, int BYTES>
+DEVICE void copy_inside(T* to, const Region& region, const T* plane, long long image_size, int images, int height,
+                        int width) {
+  constexpr int COUNT = BYTES / static_cast<int>(sizeof(T));
+  const int begin = max(0, region.first_column), end = min(width, region.first_column + region.columns);
+  const int vectors = (end - begin) / COUNT, rows = min(region.rows, height - region.first_row);
+  // So many lanes share a row, a power of two: nothing divides.
+  const int shift = min(5, 32 - __clz(vectors - 1)), lanes = 1 << shift, step = blockDim.x >> shift;
+  to += begin - region.first_column;
+  plane += region.first_row * width + begin;
+  for (int vector = threadIdx.x & (lanes - 1); vector < vectors; vector += lanes) {
+    const T* from = plane + vector * COUNT;
+    T* place = to + vector * COUNT;
+    int image = 0, row = threadIdx.x >> shift;
+    while (true) {
+      for (; row >= rows && image < images; ++image) {
+        row -= rows;
+        from += image_size;
+        place += region.rows * region.stride;
+      }
+      if (image >= images) break;
+      if constexpr (BYTES >= 4)
+        copy_async<BYTES>(place + row * region.stride, from + row * width);
+      else
+        store_vector<T, 1>(place + row * region.stride, load_vector<T, 1>(from + row * width));
+      row += step;
+    }
+  }
+}
+
+// Copies the region of `images` planes, `image_size` values apart, to memory that holds zeros; `access` bytes at a
+// time, as many as every row's beginning is a multiple of. The caller waits for the copies.
+template <typename T>
+DEVICE void copy_stack(T* to, const Region& region, const T* plane, long long image_size, int images, int height,
+                       int width, int access) {
+  if (access == 16)
+    copy_inside<T, 16>(to, region, plane, image_size, images, height, width);
+  else if (access == 8)
+    copy_inside<T, 8>(to, region, plane, image_size, images, height, width);
+  else if (access == 4)
+    copy_inside<T, 4>(to, region, plane, image_size, images, height, width);
+  else if constexpr (sizeof(T) == 2)
+    copy_inside<T, 2>(to, region, plane, image_size, images, height, width);
 }
 
 // Which share of the work is a block's, counted so that neighbouring blocks read neighbouring memory.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -38,11 +39,7 @@ BUGS = {
         *(SEVEN, STACKED, "float16"),
     ),
     "the last row of a plane is left out": (
-        *("planes.cuh", "row < region.rows;", "row < region.rows - 1;"),
-        *(SEVEN, Nchw(1, 1, 5, 8), "float32"),
-    ),
-    "rows of an image run into each other": (
-        *("planes.cuh", "inside = in_row && ", "inside = "),
+        *("planes.cuh", "height - region.first_row);", "height - region.first_row) - 1;"),
         *(SEVEN, Nchw(1, 1, 5, 8), "float32"),
     ),
     "two matrices of the gradient are swapped": (
@@ -95,8 +92,8 @@ def test_the_kernels_stay_within_their_memory() -> None:
 
 
 def test_rows_read_below_the_image_are_seen(mutant: Callable[..., Any]) -> None:
-    old = "in_row && static_cast<unsigned>(region.first_row + row) < static_cast<unsigned>(height);"
-    changed = mutant("large_kernel_depthwise", "planes.cuh", old, "in_row;")
+    old, new = "rows = min(region.rows, height - region.first_row)", "rows = region.rows"
+    changed = mutant("large_kernel_depthwise", "planes.cuh", old, new)
     assert "overflow" in changed.failures(SEVEN, Nchw(1, 1, 35, 8), "float16", sanitize=True)[0]
 
 
@@ -123,23 +120,44 @@ def test_the_gradient_of_the_input_is_the_convolution_with_the_filter_turned(dty
     assert torch.equal(grad_x, turned)
 
 
+def summed(module: Any, p: Params, dtype: torch.dtype, splits: int) -> Tensor:
+    """[C, k * k + 1]: sums over 9 images of 56x6 by a module's kernels, from so many parts; 0 for one to each unit."""
+    x, _, gradient = made(p, Nchw(9, 2, 56, 6), dtype)
+    parts = torch.full((splits or module._splits(p, dtype, x.shape), 2, p.kernel_size**2 + 1), torch.nan)
+    with on_cpu():
+        module.weight_parts(p, gradient, x, parts)
+    return parts.double().sum(0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kernel_size", [7, 17])
 def test_parts_of_a_weight_gradient_add_up_whatever_their_number(kernel_size: int, dtype: torch.dtype) -> None:
-    """One part sums every unit in turn; as many as there are units leave one to each."""
     p = Params(kernel_size=kernel_size)
-    x, _, gradient = made(p, Nchw(9, 2, 56, 6), dtype)
-    units = cuda._splits(p, dtype, x.shape)
-    assert units > 1
-    sums = []
-    for splits in (1, 2, units):
-        parts = torch.full((splits, 2, kernel_size**2 + 1), torch.nan)
-        with on_cpu("reverse"):
-            cuda.weight_parts(p, gradient, x, parts)
-        sums.append(parts.double().sum(0))
-    for total in sums[1:]:
-        torch.testing.assert_close(total, sums[0], rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(sums[0][:, -1], gradient.double().sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
+    assert cuda._splits(p, dtype, torch.Size((9, 2, 56, 6))) > 1
+    each = summed(cuda, p, dtype, 0)
+    _, _, gradient = made(p, Nchw(9, 2, 56, 6), dtype)
+    torch.testing.assert_close(each[:, -1], gradient.double().sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
+    for splits in (1, 2):
+        torch.testing.assert_close(summed(cuda, p, dtype, splits), each, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "dtype"),
+    [
+        ("blocked_gradient.cu", "__syncthreads();  // The unit before is no longer needed.", torch.float32),
+        ("banded_gradient.cu", "clear(zeros, (1", torch.float16),
+    ],
+    ids=["no barrier", "no zeros"],
+)
+def test_a_unit_that_disturbs_another_is_seen(
+    file: str, line: str, dtype: torch.dtype, mutant: Callable[..., Any]
+) -> None:
+    """Without the barrier the next unit comes too early; without zeros it sees what the one before has left."""
+    changed = mutant("large_kernel_depthwise", file, line, "if (unit == split) " + line)
+    core: Any = changed.registry.load(changed.name).implementations["cuda"].core
+    module, p = sys.modules[core.forward.__module__], Params(kernel_size=7)
+    torch.testing.assert_close(summed(module, p, dtype, 0), summed(cuda, p, dtype, 0), rtol=0, atol=0)
+    assert not torch.allclose(summed(module, p, dtype, 1), summed(cuda, p, dtype, 1), rtol=1e-5, atol=1e-4)
 
 
 def test_only_what_is_wanted_is_computed() -> None:
