@@ -81,7 +81,7 @@ def respond(
     """[N, O, Ho, Wo], [N, C, H, W], [N, m, O, C/g, k, k] -> [N, m, Ho, Wo]: the shares of the guide's gradient."""
     pixels, depth = go[2:].numel(), filters[3:].numel()
     tile = 64, 128 if pixels > 64 else 64
-    positions = _positions(p, tiles.vector(dtype, pixels))
+    positions = _positions(p, tiles.four_or_one(pixels))
     rows = ceil_div(go[1] // p.groups, tile[0]) * p.groups
     return SOURCE.launch(
         tiles.name("responses", dtype, *tile, tiles.whole_vector(dtype, depth), positions),

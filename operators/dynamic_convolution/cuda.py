@@ -49,7 +49,7 @@ def backward(
         splits = kernels.count_splits(p, weight.shape, x.shape[0])
         if wanted[1]:
             grad_weight = result = torch.empty_like(weight)
-            if splits > 1 or kernels is narrow:
+            if kernels is narrow or not products.is_whole(p, weight.shape):
                 result = torch.empty(splits, *weight.shape, dtype=torch.float32, device=x.device)
         if wants_attention:
             number = kernels.count_tiles(p, weight.shape)
@@ -112,6 +112,8 @@ CUDA = CudaCore(
             Params(groups=24, out_channels=48, bias=True, experts=33),
             Nchw(2, 24, 9, 7),
         ),  # narrow, more experts than lanes
+        (Params(kernel_size=1, padding=0, experts=1053), Nchw(2, 6, 1, 3)),  # so many that no block shares its images
+        (Params(kernel_size=17, out_channels=5), Nchw(1, 4, 3, 4)),  # windows too large for the quicker way
     ),
     layers=(
         (Params(), Nchw(32, 64, 56, 56)),

@@ -23,8 +23,8 @@ USUAL = 4
 """Experts that kernels are made for, the paper's number; for others the same kernels count them as they run."""
 SMALL = 15
 """Taps per side up to which windows are gathered the quicker way."""
-BLOCKS = 528
-"""Blocks of 128 threads that keep a large GPU busy: four for each of an H200's 132 multiprocessors."""
+BLOCKS = 264
+"""Blocks of `weigh` that an H200 holds at a time: two for each of its 132 multiprocessors."""
 
 
 @kernel
@@ -39,7 +39,7 @@ def convolve(
 ) -> Launch:
     """[N, C, H, W], [K, O, C/g, k, k], [K, O] or none, [N, K] -> [N, O, Ho, Wo]."""
     pixels, depth = y[2:].numel(), weight[2:].numel()
-    positions = tiles.vector(dtype, pixels) if is_pointwise(p) else _gathered(p)
+    positions = tiles.four_or_one(pixels) if is_pointwise(p) else _gathered(p)
     return _launch(
         p,
         "forward",
@@ -74,7 +74,7 @@ def convolve_back(
             more=(gx[2], gx[3], p.stride, p.stride // math.gcd(p.stride, p.dilation)),
         )
     pixels = gx[2:].numel()
-    pointwise = tiles.whole_vector(dtype, channels), tiles.vector(dtype, pixels)
+    pointwise = tiles.whole_vector(dtype, channels), tiles.four_or_one(pixels)
     return _launch(
         p,
         "input_gradient",
@@ -100,8 +100,8 @@ def weigh(
 ) -> Launch:
     """[N, O, Ho, Wo], [N, C, H, W], [K, O, C/g, k, k], [N, K] -> [splits, K, O, C/g, k, k], [N, K, tiles]."""
     splits, pixels = count_splits(p, weight, x[0]), go[2:].numel()
-    kind = TYPE_NAMES[dtype if splits == 1 else torch.float32]
-    positions = tiles.vector(dtype, pixels) if is_pointwise(p) else 0
+    kind = TYPE_NAMES[dtype if is_whole(p, weight) else torch.float32]
+    positions = tiles.four_or_one(pixels) if is_pointwise(p) else 0
     share = ceil_div(max(1, x[0]), splits)
     number = count_tiles(p, weight) * ceil_div(p.experts, AT_ONCE) * splits
     launch = tiles.blocks(dtype, TILE, number, ceil_div(pixels, 32) * 32 * share, weight.numel())
@@ -118,8 +118,15 @@ def count_tiles(p: Params, weight: torch.Size) -> int:
     return tiles.count(TILE, weight[1] // p.groups, weight[2:].numel()) * p.groups
 
 
+def is_whole(p: Params, weight: torch.Size) -> bool:
+    """Whether a block of `weigh` has all images, and its result is no partial sum: by the filters, not by the batch."""
+    return count_tiles(p, weight) * ceil_div(p.experts, AT_ONCE) >= BLOCKS
+
+
 def count_splits(p: Params, weight: torch.Size, images: int) -> int:
     """Into how many partial sums, of some images each, the experts' gradient is best split."""
+    if is_whole(p, weight):
+        return 1
     blocks = count_tiles(p, weight) * ceil_div(p.experts, AT_ONCE)
     share = ceil_div(max(1, images), max(1, min(images, ceil_div(BLOCKS, blocks))))
     return ceil_div(max(1, images), share)
