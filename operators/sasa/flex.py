@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -92,5 +92,4 @@ def _attend(device: str) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention as attend
 
     # Uncompiled it forms all scores: right, and as slow as that is, but a CPU is only asked whether it is right.
-    compiled: Callable[..., Any] = torch.compile(attend, dynamic=False)
-    return compiled if device == "cuda" else attend
+    return cast(Callable[..., Any], torch.compile(attend, dynamic=False) if device == "cuda" else attend)

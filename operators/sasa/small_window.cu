@@ -67,6 +67,8 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_forward(const Forward 
         total[pixel] += logits[b][pixel];
       }
     }
+    // Nothing to wait for: it keeps the compiler from loading values before registers are free for them.
+    __syncwarp();
     add_weighted<K, VEC>(sums, logits, v + first, x, strip, inside);
   }
 

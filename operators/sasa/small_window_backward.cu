@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_key_backward(const Key
 #pragma unroll
     for (int c = 0; c < K; ++c)
 #pragma unroll
-      for (int pixel = 0; pixel < STRIP; ++pixel) attention[c][pixel] = slopes[c][pixel] = 0;
+      for (int pixel = 0; pixel < STRIP; ++pixel) attention[c][pixel] = 0;
     add_products<K, VEC>(attention, k, q, x, strip, inside);
 #pragma unroll
     for (int e = 0; e < CHANNELS; ++e) {
@@ -249,28 +249,33 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_key_backward(const Key
           attention[c][pixel] = fmaf(query[Seen::SHIFT + pixel + c], embedding, attention[c][pixel]);
       }
     }
-    add_products<K, VEC>(slopes, v, gradient, x, strip, inside);
-
-    float lse[Seen::SPAN], weighted[Seen::SPAN];
+    float lse[Seen::SPAN];
     const long long per_query = static_cast<long long>(strip.map) * plane + first;
     load_row<VEC>(lse, p.lse + per_query, inside);
+    // There are no queries outside the image: an infinite denominator leaves them no attention to give.
 #pragma unroll
-    for (int i = 0; i < Seen::SPAN; ++i) {
-      // There are no queries outside the image: an infinite denominator leaves them no attention to give.
-      if (!inside[i / VEC]) lse[i] = -LEFT_OUT;
-      weighted[i] = 0;
-    }
-    if (p.weighted) load_row<VEC>(weighted, p.weighted + per_query, inside);
+    for (int i = 0; i < Seen::SPAN; ++i) lse[i] = inside[i / VEC] ? lse[i] : -LEFT_OUT;
 #pragma unroll
     for (int c = 0; c < K; ++c) {
       sum_shares(attention[c], p.shares);
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel)
+        attention[c][pixel] = exponential(attention[c][pixel] - lse[Seen::SHIFT + pixel + c]);
+    }
+
+#pragma unroll
+    for (int c = 0; c < K; ++c)
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) slopes[c][pixel] = 0;
+    add_products<K, VEC>(slopes, v, gradient, x, strip, inside);
+    float weighted[Seen::SPAN] = {};
+    if (p.weighted) load_row<VEC>(weighted, p.weighted + per_query, inside);
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
       sum_shares(slopes[c], p.shares);
 #pragma unroll
-      for (int pixel = 0; pixel < STRIP; ++pixel) {
-        const int query = Seen::SHIFT + pixel + c;
-        attention[c][pixel] = exponential(attention[c][pixel] - lse[query]);
-        slopes[c][pixel] = attention[c][pixel] * (slopes[c][pixel] - weighted[query]);
-      }
+      for (int pixel = 0; pixel < STRIP; ++pixel)
+        slopes[c][pixel] = attention[c][pixel] * (slopes[c][pixel] - weighted[Seen::SHIFT + pixel + c]);
     }
     add_weighted<K, VEC>(grad_k, slopes, q, x, strip, inside);
     add_weighted<K, VEC>(grad_v, attention, gradient, x, strip, inside);
