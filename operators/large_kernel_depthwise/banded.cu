@@ -9,8 +9,8 @@
 // multiples of 8 whatever the padding, as 16-byte accesses need: the band's offset makes up for it. The filter is kept
 // twice, moved by one value against each other, so that every pair of neighbours is one aligned word.
 //
-// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.24: 7x7 on 56x56 0.25 (memory, and
-// issue close behind), 13x13 on 28x28 0.4 (tensor cores), 31x31 on 56x56 1.4 (tensor cores). Not measured.
+// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.24: 7x7 on 56x56 0.25 (memory, and issue
+// close behind), 13x13 on 28x28 0.46 (issue, tensor cores), 31x31 on 56x56 1.34 (tensor cores). Not measured.
 #include "planes.cuh"
 
 struct Banded {

@@ -8,8 +8,8 @@
 // therefore serves all columns, rows and images, and its diagonals are added up once, at the end. A warp has one row
 // of the filter. What a block finds in its share of the images is one of `splits` parts, which sum_parts adds in order.
 //
-// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.24: 7x7 on 56x56 0.28 (shared memory),
-// 13x13 on 28x28 0.5 (tensor cores and shared memory), 31x31 on 56x56 1.6 (tensor cores). Not measured.
+// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.24: 7x7 on 56x56 0.28, 13x13 on
+// 28x28 0.52, 31x31 on 56x56 1.84 (tensor cores, of whose products a band wastes more than half). Not measured.
 #include "planes.cuh"
 
 struct BandedGradient {

@@ -1,10 +1,11 @@
 // Depthwise convolution of stride 1 in float32; with the filter turned, the input's gradient.
 //
-// A thread computes 4 x 4 outputs in registers: each row of the image that they see passes by once, eight taps at a
-// time, and meets up to four rows of the filter. The filter is read from shared memory, the same words by all threads.
+// A thread computes 4 rows of 8 outputs in registers, of 4 with a short filter: each row of the image that they see
+// passes by once, eight taps at a time, and meets up to four rows of the filter. The filter is read from shared memory,
+// the same words by all threads, and a short one stays in registers.
 //
-// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.49: 7x7 on 56x56 0.55 (issue; memory
-// close behind), 13x13 on 28x28 1.6 and 31x31 on 56x56 8.9 (multiply-adds, at 85 % of their rate). Not measured.
+// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.49: 7x7 on 56x56 0.79, 13x13 on
+// 28x28 2.0, 31x31 on 56x56 9.1 (issue; of five instructions of the main loop four are multiply-adds). Not measured.
 #include "planes.cuh"
 
 struct Blocked {
@@ -18,20 +19,20 @@ struct Blocked {
   int images, rows, held, row_tiles, column_tiles, columns, stride;
 };
 
-constexpr int SIDE = 4;
+constexpr int SIDE = 4;  // rows of a thread's outputs
 
 // A row of the outputs by taps FROM to TO of eight, x being what the thread's columns see.
-template <int FROM, int TO>
-DEVICE void multiply_taps(float (&sums)[SIDE], const float (&x)[12], const float (&taps)[8]) {
+template <int FROM, int TO, int WIDE>
+DEVICE void multiply_taps(float (&sums)[WIDE], const float (&x)[WIDE + 8], const float (&taps)[8]) {
 #pragma unroll
   for (int tap = FROM; tap < TO; ++tap)
 #pragma unroll
-    for (int j = 0; j < SIDE; ++j) sums[j] = fmaf(x[j + tap], taps[tap], sums[j]);
+    for (int j = 0; j < WIDE; ++j) sums[j] = fmaf(x[j + tap], taps[tap], sums[j]);
 }
 
 // All rows of the outputs by the rows `a`, a - 1, ... of the filter, where there are such rows.
-template <int FROM, int TO>
-DEVICE void multiply_rows(float (&sums)[SIDE][SIDE], const float (&x)[12], const float* filter, int stride, int a,
+template <int FROM, int TO, int WIDE>
+DEVICE void multiply_rows(float (&sums)[SIDE][WIDE], const float (&x)[WIDE + 8], const float* filter, int stride, int a,
                           int kernel) {
 #pragma unroll
   for (int i = 0; i < SIDE; ++i)
@@ -42,8 +43,9 @@ DEVICE void multiply_rows(float (&sums)[SIDE][SIDE], const float (&x)[12], const
     }
 }
 
-template <int FIRST, int LAST>
-DEVICE void load_quads(float (&x)[12], const float* from) {
+// Values 4 * FIRST to 4 * LAST of those that eight taps see.
+template <int FIRST, int LAST, int COUNT>
+DEVICE void load_quads(float (&x)[COUNT], const float* from) {
 #pragma unroll
   for (int quad = FIRST; quad < LAST; ++quad) {
     float values[4];
@@ -55,8 +57,9 @@ DEVICE void load_quads(float (&x)[12], const float* from) {
 
 // TAIL: kernel % 8, which fixes how far rows must be shifted for aligned loads. SHORT: the kernel has no more taps.
 template <int TAIL, bool SHORT>
-__global__ void __launch_bounds__(256, 3) convolve_blocked(const Blocked p) {
-  constexpr int SHIFT = (4 - TAIL / 2 % 4) % 4, END = TAIL + SHIFT, END_QUADS = (END + 3 + 3) / 4;
+__global__ void __launch_bounds__(256, SHORT ? 3 : 2) convolve_blocked(const Blocked p) {
+  constexpr int SHIFT = (4 - TAIL / 2 % 4) % 4, END = TAIL + SHIFT;
+  constexpr int WIDE = SHORT ? 4 : 8, QUADS = WIDE / 4 + 2, END_QUADS = (END + WIDE - 1 + 3) / 4;
   SHARED_MEMORY(float, zeros);
   float* planes = zeros + p.stride;
   float* filter = planes + p.images * p.held * p.stride;
@@ -84,23 +87,23 @@ __global__ void __launch_bounds__(256, 3) convolve_blocked(const Blocked p) {
   wait_for_copies<0>();
   __syncthreads();
 
-  const int across = (columns + SIDE - 1) / SIDE, down = (rows + SIDE - 1) / SIDE;
+  const int across = (columns + WIDE - 1) / WIDE, down = (rows + SIDE - 1) / SIDE;
   const int first = max(0, padding - (top + rows - 1)), last = min(p.kernel + SIDE - 1, padding + p.height - top);
   for (int block = threadIdx.x; block < existing * down * across; block += blockDim.x) {
     const int image = block / (down * across), rest = block - image * (down * across);
-    const int row = rest / across * SIDE, column = (rest - rest / across * across) * SIDE;
-    float sums[SIDE][SIDE];
+    const int row = rest / across * SIDE, column = (rest - rest / across * across) * WIDE;
+    float sums[SIDE][WIDE];
 #pragma unroll
     for (int i = 0; i < SIDE; ++i)
 #pragma unroll
-      for (int j = 0; j < SIDE; ++j) sums[i][j] = bias;
+      for (int j = 0; j < WIDE; ++j) sums[i][j] = bias;
     // The row of the image under row `a` of the filter, for the first row of outputs.
     const auto row_under = [&](int a) {
       const int seen = top + row - padding + a;
       const bool exists = static_cast<unsigned>(seen) < static_cast<unsigned>(p.height);
       return exists ? planes + (image * p.held + seen - first_held) * p.stride + column : zeros;
     };
-    float x[12];
+    float x[WIDE + 8];
     if constexpr (SHORT) {
       // Unrolled: each row of the filter is loaded once and stays for the four rows of outputs.
       float taps[SIDE][8];
@@ -117,17 +120,17 @@ __global__ void __launch_bounds__(256, 3) convolve_blocked(const Blocked p) {
       for (int a = first; a < last; ++a) {
         const float* from = row_under(a);
         const float* taps = filter + a * filter_stride;
-        load_quads<0, 3>(x, from);
+        load_quads<0, QUADS>(x, from);
         multiply_rows<SHIFT, 8>(sums, x, taps, filter_stride, a, p.kernel);
         for (int left = p.kernel - 16 - TAIL;; left -= 8) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) x[i] = x[8 + i];
+          for (int i = 0; i < WIDE; ++i) x[i] = x[8 + i];
           from += 8, taps += 8;
           if (left < 0) break;
-          load_quads<1, 3>(x, from);
+          load_quads<WIDE / 4, QUADS>(x, from);
           multiply_rows<0, 8>(sums, x, taps, filter_stride, a, p.kernel);
         }
-        load_quads<1, END_QUADS>(x, from);
+        load_quads<WIDE / 4, END_QUADS>(x, from);
         multiply_rows<0, END>(sums, x, taps, filter_stride, a, p.kernel);
       }
     }
@@ -135,12 +138,16 @@ __global__ void __launch_bounds__(256, 3) convolve_blocked(const Blocked p) {
 #pragma unroll
     for (int i = 0; i < SIDE; ++i, y += p.width) {
       if (row + i >= rows) break;
-      if (p.access == 16) {
-        store_floats(y, sums[i]);
-      } else {
 #pragma unroll
-        for (int j = 0; j < SIDE; ++j)
-          if (column + j < columns) y[j] = sums[i][j];
+      for (int quad = 0; quad < WIDE; quad += 4) {
+        if (column + quad >= columns) break;
+        if (p.access == 16) {
+          store_floats(y + quad, {sums[i][quad], sums[i][quad + 1], sums[i][quad + 2], sums[i][quad + 3]});
+        } else {
+#pragma unroll
+          for (int j = quad; j < quad + 4; ++j)
+            if (column + j < columns) y[j] = sums[i][j];
+        }
       }
     }
   }

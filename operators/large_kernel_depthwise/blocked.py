@@ -18,7 +18,7 @@ MAX_KERNEL = 65
 """Taps per side whose filter leaves shared memory for an image."""
 _MOST_COLUMNS = 64
 _SIDE = 4
-"""Outputs per side of a thread's block."""
+"""Rows of outputs of a thread."""
 _PATCH_ROWS = (3, 4, 5, 7)
 """Rows of the filter that a warp of the gradient may have; it has eight taps of each."""
 _SEGMENT = 7
@@ -36,16 +36,16 @@ def convolve(p: Params, dtype: torch.dtype, x: torch.Size, *, turned: bool) -> L
         return None
     batch, channels, height, width = x
     k, tail = p.kernel_size, p.kernel_size % 8
-    columns, column_tiles = _columns(width)
-    stride = _fours(columns + k + _shift(p) - 1)
+    wide = 4 if k < 8 else 8
+    columns, column_tiles = _columns(width, wide)
+    stride = _multiple(columns + k + _shift(p) - 1, 4)
 
     def shared_bytes(stack: Stack) -> int:
         return 4 * ((1 + stack.images * stack.held) * stride + k * 8 * ceil_div(k + _shift(p), 8))
 
-    # 256 threads of 4 x 4 outputs.
-    most_rows = 256 * _SIDE // (columns // _SIDE)
+    most_rows = 256 * _SIDE // (columns // wide)
     stack = stack_of(batch, channels, height, column_tiles, k, shared_bytes, most_rows=most_rows)
-    blocks = stack.images * ceil_div(stack.rows, _SIDE) * (columns // _SIDE)
+    blocks = stack.images * ceil_div(stack.rows, _SIDE) * (columns // wide)
     threads = min(256, 32 * ceil_div(blocks, 32))
     return SOURCE.launch(
         f"convolve_blocked<{tail}, {'true' if k < 8 else 'false'}>",
@@ -58,7 +58,7 @@ def convolve(p: Params, dtype: torch.dtype, x: torch.Size, *, turned: bool) -> L
         ),
         operations=Operations(
             outputs=x.numel(),
-            multiply_adds=stack.units // stack.row_tiles * stack.tap_rows * channels * blocks * _SIDE**2 * k,
+            multiply_adds=stack.units // stack.row_tiles * stack.tap_rows * channels * blocks * _SIDE * wide * k,
         ),
     )
 
@@ -100,15 +100,15 @@ def _shift(p: Params) -> int:
     return -(p.kernel_size // 2) % 4
 
 
-def _columns(width: int) -> tuple[int, int]:
-    """Columns of a block's outputs, a multiple of four, and how many such blocks a row takes."""
+def _columns(width: int, wide: int = 4) -> tuple[int, int]:
+    """Columns of a block's outputs, a multiple of a thread's, and how many such blocks a row takes."""
     tiles = ceil_div(width, _MOST_COLUMNS)
-    columns = _fours(ceil_div(width, tiles))
+    columns = _multiple(ceil_div(width, tiles), wide)
     return columns, ceil_div(width, columns)
 
 
-def _fours(extent: int) -> int:
-    return 4 * ceil_div(extent, 4)
+def _multiple(extent: int, step: int) -> int:
+    return step * ceil_div(extent, step)
 
 
 def _patch_rows(p: Params) -> int:

@@ -5,8 +5,8 @@
 // At the end lanes and warps are added up in order. What a block finds in its share of the images is one of `splits`
 // parts, which sum_parts adds in order.
 //
-// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 7x7 on 56x56 0.65, 13x13 on 28x28 2.3
-// and 31x31 on 56x56 10 (multiply-adds and issue). Not measured.
+// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 7x7 on 56x56 0.65, 13x13 on 28x28 2.0,
+// 31x31 on 56x56 9.5 (issue; 85 to 90 % of the main loop are multiply-adds). Not measured.
 #include "planes.cuh"
 
 struct BlockedGradient {
