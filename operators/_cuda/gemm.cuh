@@ -26,7 +26,7 @@
 //     struct Depth {...};                     // what is known of one k
 //     MEMBER Line line(int i) const;
 //     MEMBER Depth depth(int k) const;
-//     MEMBER Vector<T, VECTOR> load(const Line&, const Depth&) const;         // where not COPIED
+//     MEMBER Vector<T, VECTOR> load(const Line&, const Depth&) const;         // where not COPIED; see below
 //     MEMBER Source<T> source(const Line&, const Depth&) const;               // where COPIED
 //   };
 //
@@ -35,7 +35,9 @@
 // keep it in shared memory: at most 8 bytes for each k, or for each line where the operand is ALONG_K.
 //
 // With VECTOR > 1 only every VECTOR-th line (or k) is asked for, the first of each vector, and sources are aligned to
-// the vector. `load` may compute what it returns: a mixture of several filters, a masked or scaled gradient.
+// the vector. `load` may compute what it returns: a mixture of several filters, a masked or scaled gradient. But what it
+// computes it waits for: where it returns something else than a vector, a function `finished` makes a vector of that,
+// after the multiplications that the loads were to go along with.
 // Lines and k beyond the matrix are asked for as well and must give zeros, in both operands: 0 * NaN is not 0.
 // Float operands that lie along k cannot be COPIED: their tiles are transposed on the way to shared memory.
 #pragma once
@@ -101,6 +103,18 @@ __device__ constexpr bool is_tabled(...) {
   return false;
 }
 
+// The type of what an operand's `load` gives, int where it has none.
+template <class Operand>
+__device__ auto loaded_by(const Operand* operand, const typename Operand::Line* line,
+                          const typename Operand::Depth* depth) -> decltype(operand->load(*line, *depth));
+__device__ int loaded_by(...);
+
+// What is stored of what was loaded.
+template <int BYTES>
+DEVICE Words<BYTES> finished(const Words<BYTES>& loaded) {
+  return loaded;
+}
+
 // Brings an operand to shared memory, stage by stage: by asynchronous copies, or through registers, so that the loads
 // of the next stage are under way while this one is multiplied. Neighbouring threads load neighbouring values.
 template <typename T, int LINES, int THREADS, class Operand>
@@ -123,7 +137,8 @@ struct Loader {
   T* shared;  // the operand's part of the first stage
   int slot, first;
   Line lines[LOADS];
-  Vector<T, VECTOR> values[COPIED ? 1 : ROUNDS][LOADS];
+  decltype(loaded_by(static_cast<const Operand*>(nullptr), static_cast<const Line*>(nullptr),
+                     static_cast<const Depth*>(nullptr))) values[COPIED ? 1 : ROUNDS][LOADS];
 
   MEMBER Loader(const Operand& given, T* shared)
       : operand(given), shared(shared), slot(threadIdx.x % SLOTS * GROUP), first(threadIdx.x / SLOTS) {
@@ -173,12 +188,12 @@ struct Loader {
         if constexpr (Place::BY_LINE != ALONG_K) {
 #pragma unroll
           for (int i = 0; i < VECTOR; ++i)
-            stage[Place::offset(first + round * STEP, slot + i)] = value_of(T{}, values[round][0].word, i);
+            stage[Place::offset(first + round * STEP, slot + i)] = value_of(T{}, finished(values[round][0]).word, i);
         } else if constexpr (LOADS == 2) {
-          const unsigned low = values[round][0].word[0], high = values[round][1].word[0];
+          const unsigned low = finished(values[round][0]).word[0], high = finished(values[round][1]).word[0];
           store_vector<T, 2>(stage + offset(round), {{low | high << 16}});
         } else {
-          store_vector<T, VECTOR>(stage + offset(round), values[round][0]);
+          store_vector<T, VECTOR>(stage + offset(round), finished(values[round][0]));
         }
       }
     }

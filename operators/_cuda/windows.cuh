@@ -176,6 +176,90 @@ struct SmallWindows {
   }
 };
 
+// Eight 16-bit pixels of a row, and the one beside them that comes in when they are shifted by -1 or 1.
+struct Eight {
+  Words<16> own;
+  unsigned beside;
+  int shift;
+};
+
+DEVICE Words<16> finished(const Eight& loaded) {
+  const int shift = loaded.shift;
+  // Each word of the result is one of these, or half of one and half of the next.
+  unsigned words[5];
+  words[0] = shift < 0 ? loaded.beside << 16 : loaded.own.word[0];
+#pragma unroll
+  for (int i = 1; i < 4; ++i) words[i] = shift < 0 ? loaded.own.word[i - 1] : loaded.own.word[i];
+  words[4] = shift < 0 ? loaded.own.word[3] : loaded.beside;
+  Words<16> result;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) result.word[i] = __byte_perm(words[i], words[i + 1], shift ? 0x5432 : 0x3210);
+  return result;
+}
+
+// The same in 16 bits at stride 1, for kernels three taps wide that keep the width, a multiple of 8: eight positions of
+// a row are loaded at once, and one pixel beside them for a tap that is not in the middle.
+template <typename T, bool ALONG_K_>
+struct WindowsBeside {
+  static constexpr bool ALONG_K = ALONG_K_, COPIED = false, TABLED = true;
+  static constexpr int VECTOR = 8;
+  static_assert(sizeof(T) == 2, "words of two values are shifted");
+  typedef typename Choice<ALONG_K, Tap, Corner<T>>::Type Line;
+  typedef typename Choice<ALONG_K, Corner<T>, Tap>::Type Depth;
+
+  View view;
+  const T* images;
+  long long image_size;
+  int positions, taps;
+  int first;
+
+  MEMBER Line line(int i) const {
+    if constexpr (ALONG_K)
+      return tap(first + i);
+    else
+      return middle(first + i);
+  }
+  MEMBER Depth depth(int k) const {
+    if constexpr (ALONG_K)
+      return middle(k);
+    else
+      return tap(k);
+  }
+  MEMBER Eight load(const Line& line, const Depth& depth) const {
+    if constexpr (ALONG_K)
+      return seen(depth, line);
+    else
+      return seen(line, depth);
+  }
+
+ private:
+  // Where eight positions are in the row that the first row of taps sees.
+  MEMBER Corner<T> middle(int position) const {
+    if (position >= positions) return {images, OUTSIDE, 0};
+    View centred = view;
+    centred.left = 0;
+    return corner_of(centred, images, image_size, position);
+  }
+  MEMBER Tap tap(int number) const {
+    if (number >= taps) return Tap::none();
+    const Numbered at = numbered(view, number);
+    const int row = at.a * view.down;
+    return Tap::at((at.channel * view.height + row) * view.width, row, view.left + at.b * view.across);
+  }
+  MEMBER Eight seen(const Corner<T>& middle, const Tap& tap) const {
+    const int shift = tap.column(), beside_at = shift < 0 ? -1 : VECTOR;  // shift is -1, 0 or 1
+    const bool inside = static_cast<unsigned>(middle.row + tap.row()) < static_cast<unsigned>(view.height);
+    const bool has_beside =
+        inside && shift && static_cast<unsigned>(middle.column + beside_at) < static_cast<unsigned>(view.width);
+    const T* row = middle.origin + tap.offset;
+    Vector<T, VECTOR> own = zero_vector<T, VECTOR>();
+    unsigned beside = 0;
+    if (inside) own = load_vector<T, VECTOR>(row);
+    if (has_beside) beside = row[beside_at].bits;
+    return {own, beside, shift};
+  }
+};
+
 // Images of channels x positions as they lie in memory: what a kernel of one tap sees, and the gradient of an output.
 // ALONG_K: positions are k and lines are channels; else lines are positions and k are channels. VECTOR must divide
 // the positions of an image.

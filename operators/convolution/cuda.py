@@ -32,8 +32,14 @@ def backward(
     results: list[Tensor | None] = [None] * len(wanted)
     if wanted[0]:
         results[0] = grad_x = torch.empty_like(x)
-        back = products.convolve_back_strided if p.stride > 1 and not is_narrow else kernels.convolve_back
-        back(p, gradient, weight, grad_x)
+        if is_narrow:
+            narrow.convolve_back(p, gradient, weight, grad_x)
+        elif p.stride > 1:
+            products.convolve_back_strided(p, gradient, weight, grad_x)
+        else:
+            swapped = weight.new_empty(x.shape[1], weight.shape[0] // p.groups, *weight.shape[2:])
+            narrow.swap_channels(p, weight, swapped)
+            products.convolve_back(p, gradient, swapped, None, grad_x)
     if wanted[1]:
         if is_narrow:
             splits = narrow.splits(weight.numel(), x.shape[0])
@@ -83,6 +89,8 @@ CUDA = CudaCore(
         (Params(out_channels=16, kernel_size=3, stride=3, dilation=2), Nchw(2, 8, 11, 10)),
         (Params(kernel_size="17x2", padding=7), Nchw(1, 4, 6, 5)),  # more taps than a mask has bits
         (Params(kernel_size=16, padding=8, stride=2, dilation=2), Nchw(1, 3, 17, 15)),
+        (Params(out_channels=6), Nchw(2, 5, 4, 24)),  # eight pixels at once and those beside them
+        (Params(kernel_size="2x3", padding=1, groups=2), Nchw(3, 12, 3, 8)),
         (Params(), Nchw(2, 4, 20, 20)),  # several shares of a weight gradient
         (Params(groups=24, out_channels=48), Nchw(2, 24, 9, 7)),
     ),

@@ -12,9 +12,24 @@ struct Tile {
   }
 };
 
-// The windows that a kernel's POSITIONS ask for: 0 for those of at most 15 x 15 taps, -1 for any.
-template <typename T, int POSITIONS>
-using Seen = typename Choice<POSITIONS == 0, SmallWindows<T>, Windows<T, false>>::Type;
+// How windows are gathered, where kernels are told of no POSITIONS to load at once: pixel by pixel from at most 15 x 15
+// taps or from any, or eight pixels at once and one beside them.
+constexpr int FEW_TAPS = 0, ANY_TAPS = -1, BESIDE = -2;
+
+template <typename T, int HOW>
+struct Gathered {
+  typedef Windows<T, false> Operand;
+};
+template <typename T>
+struct Gathered<T, FEW_TAPS> {
+  typedef SmallWindows<T> Operand;
+};
+template <typename T>
+struct Gathered<T, BESIDE> {
+  typedef WindowsBeside<T, false> Operand;
+};
+template <typename T, int HOW>
+using Seen = typename Gathered<T, HOW>::Operand;
 
 struct Forward {
   const void* x;       // [N, G * channels, H, W]
@@ -25,7 +40,8 @@ struct Forward {
   int images, groups, channels, outputs;
 };
 
-// Rows are outputs, columns positions, k taps. FILTERS values of a filter are loaded at once, and POSITIONS neighbouring
+// Rows are outputs, columns positions, k taps. The gradient of an input at stride 1 is the same, of the output's gradient
+// and filters whose inputs and outputs are swapped, in a view that goes backward. FILTERS values of a filter are loaded at once, and POSITIONS neighbouring
 // pixels where the only tap sees just its own position; else windows are gathered.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
@@ -56,43 +72,6 @@ __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
              positions);
 }
 
-struct InputGradient {
-  const void* gradient;  // [N, G * outputs, Ho, Wo]
-  const void* weight;    // [G * outputs, channels, kh, kw]
-  void* result;          // [N, G * channels, H, W]
-  View view;             // of pixels into the gradient, the other way round
-  int images, groups, channels, outputs;
-};
-
-// For stride 1. Rows are channels, columns pixels, k outputs and taps. FILTERS and POSITIONS values are loaded at once
-// where the only tap sees just its own position; else filters and windows are gathered.
-template <typename T, int M, int N, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) input_gradient(const InputGradient p) {
-  typedef Product<T, M, N> Block;
-  SHARED_MEMORY(T, shared);
-  const int plane = p.view.positions.by, positions = p.images * plane, size = p.view.taps.by;
-  const int depth = p.outputs * size, gradient_plane = p.view.height * p.view.width;
-  const Tile tile = Tile::at(blockIdx.x, (p.channels + M - 1) / M, (positions + N - 1) / N, p.groups);
-  const int row = tile.row * M, column = tile.column * N;
-  const T* weight = static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * depth * p.channels;
-  const T* gradient = static_cast<const T*>(p.gradient) + static_cast<long long>(tile.group) * p.outputs * gradient_plane;
-  const long long image_size = static_cast<long long>(p.groups) * p.outputs * gradient_plane;
-  Block product;
-  product.clear();
-  if constexpr (POSITIONS > 0)
-    product.add(Matrix<T, FILTERS, false>{weight + row, p.channels - row, depth, p.channels},
-                Planes<T, POSITIONS, false>{p.view.positions, gradient, image_size, positions, depth, column}, 0, depth,
-                shared);
-  else
-    product.add(ReachingFilters<T>{weight, p.channels, size, p.view.taps_across.by, 1, {}, {}, p.view.taps_across,
-                                   p.view.taps, depth, row},
-                Seen<T, POSITIONS>{p.view, gradient, image_size, positions, depth, column}, 0, depth, shared);
-
-  T* result = static_cast<T*>(p.result) + (static_cast<long long>(tile.group) * p.channels + row) * plane;
-  store_tile(product, result, static_cast<long long>(p.groups) * p.channels * plane, p.view.positions, p.channels - row,
-             column, positions);
-}
-
 struct StridedInputGradient {
   const void* gradient;  // [N, G * outputs, Ho, Wo]
   const void* weight;    // [G * outputs, channels, kh, kw]
@@ -102,7 +81,7 @@ struct StridedInputGradient {
   int stride, every;
 };
 
-// The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
+// The gradient of an input for any stride. Rows are channels, columns pixels, k outputs and taps. A block has pixels of one residue modulo the stride in each direction: the same taps reach
 // all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
 template <typename T, int M, int N, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) strided_input_gradient(const StridedInputGradient p) {
@@ -155,9 +134,9 @@ struct WeightGradient {
 };
 
 // Rows are outputs, columns taps, k positions of all images. Blocks share these, `share` positions each; their
-// partial sums are added later in a fixed order. VECTOR positions of the gradient are loaded at once. POINTWISE: the only
-// tap sees just its own position, and its pixels are loaded so as well; else windows are gathered.
-template <typename T, int M, int N, int VECTOR, bool POINTWISE>
+// partial sums are added later in a fixed order. VECTOR positions of the gradient are loaded at once, and
+// pixels as well where POSITIONS says that the only tap sees just its own position.
+template <typename T, int M, int N, int VECTOR, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) weight_gradient(const WeightGradient p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
@@ -173,9 +152,11 @@ __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) weight_gradient(const 
   const int first = tile.rest * p.share, last = min(first + p.share, positions);
   Block product;
   product.clear();
-  if constexpr (POINTWISE)
+  if constexpr (POSITIONS > 0)
     product.add(gradients, Planes<T, VECTOR, true>{p.view.positions, x, image_size, positions, p.channels, column},
                 first, last, shared);
+  else if constexpr (POSITIONS == BESIDE)
+    product.add(gradients, WindowsBeside<T, true>{p.view, x, image_size, positions, depth, column}, first, last, shared);
   else
     product.add(gradients, Windows<T, true>{p.view, x, image_size, positions, depth, column}, first, last, shared);
 

@@ -140,3 +140,20 @@ __global__ void __launch_bounds__(256) channel_sums(const ChannelSums p) {
   sum = block_sum(sum, shared);
   if (threadIdx.x == 0) p.partials[blockIdx.x] = sum;
 }
+
+struct Swap {
+  const void* weight;  // [G, outputs, channels, taps]
+  void* swapped;       // [G, channels, outputs, taps]
+  int size, outputs, channels, taps;
+};
+
+// Filters as the gradient of an input takes them.
+template <typename T>
+__global__ void __launch_bounds__(256) swap_channels(const Swap p) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= p.size) return;
+  const int filter = i / p.taps, stack = filter / p.outputs, group = stack / p.channels;
+  const int tap = i - filter * p.taps, output = filter - stack * p.outputs, channel = stack - group * p.channels;
+  const int from = ((group * p.outputs + output) * p.channels + channel) * p.taps + tap;
+  static_cast<T*>(p.swapped)[i] = static_cast<const T*>(p.weight)[from];
+}

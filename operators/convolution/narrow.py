@@ -1,4 +1,4 @@
-"""Plans of the kernels in `narrow.cu`: groups of few channels, sums over channels, and partial sums."""
+"""Plans of the kernels in `narrow.cu`: groups of few channels, and the small ones that products need beside them."""
 
 from __future__ import annotations
 
@@ -86,6 +86,18 @@ def add_up(p: Params, dtype: torch.dtype, result: torch.Size, partials: torch.Si
         blocks=ceil_div(result.numel(), 256),
         scalars=(partials[0], result.numel()),
         operations=Operations(outputs=result.numel()),
+    )
+
+
+@kernel
+def swap_channels(p: Params, dtype: torch.dtype, weight: torch.Size, swapped: torch.Size) -> Launch:
+    """[O, C/g, kh, kw] -> [C, O/g, kh, kw]: filters as the gradient of an input takes them."""
+    return _launch(
+        "swap_channels",
+        dtype,
+        blocks=ceil_div(weight.numel(), 256),
+        scalars=(weight.numel(), weight[0] // p.groups, weight[1], weight[2:].numel()),
+        operations=Operations(outputs=weight.numel()),
     )
 
 

@@ -31,31 +31,27 @@ def convolve(
     p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, bias: torch.Size | None, y: torch.Size
 ) -> Launch:
     """[N, C, H, W], [O, C/g, kh, kw], [O] or none -> [N, O, Ho, Wo]."""
+    return _forward(p, dtype, weight, y, forward_view(*p.windows, x[2], x[3]))
+
+
+@kernel
+def convolve_back(
+    p: Params, dtype: torch.dtype, go: torch.Size, swapped: torch.Size, bias: None, gx: torch.Size
+) -> Launch:
+    """[N, O, Ho, Wo], [C, O/g, kh, kw], none -> [N, C, H, W], for stride 1."""
+    return _forward(p, dtype, swapped, gx, flipped_view(*p.windows, gx[2], gx[3]))
+
+
+def _forward(p: Params, dtype: torch.dtype, weight: torch.Size, y: torch.Size, view: tuple[int, ...]) -> Launch:
     outputs, channels = weight[0] // p.groups, weight[1]
     positions, depth = y[0] * y[2] * y[3], weight[1:].numel()
     filters = _whole_vector(dtype, depth)
     tile = _tile(dtype, outputs, positions, p.groups, gathered=filters == 1)
-    pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else _any_window(p)
+    pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else _gathering(p, dtype, y[3])
     return SOURCE.launch(
         _name("forward", dtype, *tile, filters, pixels),
         **_blocks(dtype, tile, _tiles(tile, outputs, positions) * p.groups, depth, y.numel()),
-        scalars=(*forward_view(*p.windows, x[2], x[3]), x[0], p.groups, channels, outputs),
-    )
-
-
-@kernel
-def convolve_back(p: Params, dtype: torch.dtype, go: torch.Size, weight: torch.Size, gx: torch.Size) -> Launch:
-    """[N, O, Ho, Wo], [O, C/g, kh, kw] -> [N, C, H, W], for stride 1."""
-    outputs, channels = weight[0] // p.groups, weight[1]
-    positions = gx[0] * gx[2] * gx[3]
-    filters, pixels = 0, _any_window(p)
-    if _is_pointwise(p):
-        filters, pixels = _whole_vector(dtype, channels), _vector(dtype, gx[2] * gx[3])
-    tile = _tile(dtype, channels, positions, p.groups, gathered=not filters)
-    return SOURCE.launch(
-        _name("input_gradient", dtype, *tile, filters, pixels),
-        **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups, outputs * weight[2:].numel(), gx.numel()),
-        scalars=(*flipped_view(*p.windows, gx[2], gx[3]), gx[0], p.groups, channels, outputs),
+        scalars=(*view, y[0], p.groups, channels, outputs),
     )
 
 
@@ -69,7 +65,7 @@ def convolve_back_strided(p: Params, dtype: torch.dtype, go: torch.Size, weight:
     depth = ceil_div(outputs * weight[2:].numel(), residues)
     every = p.stride // math.gcd(p.stride, p.dilation)
     return SOURCE.launch(
-        _name("strided_input_gradient", dtype, *tile, _any_window(p)),
+        _name("strided_input_gradient", dtype, *tile, _gathering(p, dtype, gx[3])),
         **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups * residues, depth, gx.numel()),
         scalars=(
             *backward_view(*p.windows, gx[2], gx[3]),
@@ -84,10 +80,11 @@ def weigh(p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, partials
     splits, outputs, channels = partials[0], partials[1] // p.groups, partials[2]
     positions, depth = go[0] * go[2] * go[3], partials[2:].numel()
     tile = _weight_tile(dtype, outputs, depth)
-    pointwise = "true" if _is_pointwise(p) else "false"
+    vector, how = _vector(dtype, go[2] * go[3]), _gathering(p, dtype, x[3])
+    pixels = vector if _is_pointwise(p) else how if how == "BESIDE" else "ANY_TAPS"
     share = _share(positions, splits)
     return SOURCE.launch(
-        _name("weight_gradient", dtype, *tile, _vector(dtype, go[2] * go[3]), pointwise),
+        _name("weight_gradient", dtype, *tile, vector, pixels),
         **_blocks(dtype, tile, _tiles(tile, outputs, depth) * p.groups * splits, share, partials[1:].numel()),
         scalars=(*forward_view(*p.windows, x[2], x[3]), x[0], p.groups, channels, outputs, share),
     )
@@ -156,9 +153,14 @@ def _is_pointwise(p: Params) -> bool:
     return (p.height, p.width, p.stride) == (1, 1, 1) and p.windows[0].paddings == (0, 0)
 
 
-def _any_window(p: Params) -> int:
-    """What kernels are told of windows to gather: 0 where a bit for each row and column of taps does, else -1."""
-    return 0 if max(p.height, p.width) <= 15 else -1
+def _gathering(p: Params, dtype: torch.dtype, width: int) -> str:
+    """How kernels gather windows of images of a width: a name that they know."""
+    horizontal = p.windows[1]
+    beside = (horizontal.kernel, p.stride, p.dilation, *horizontal.paddings) == (3, 1, 1, 1, 1)
+    if beside and dtype != torch.float32 and width % 8 == 0:
+        return "BESIDE"
+    # A bit for each row and each column of taps.
+    return "FEW_TAPS" if max(p.height, p.width) <= 15 else "ANY_TAPS"
 
 
 def _vector(dtype: torch.dtype, extent: int) -> int:
