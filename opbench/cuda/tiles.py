@@ -12,6 +12,8 @@ from opbench.errors import Unsupported
 
 INDICES = 2**31
 """Kernels number values within one image, and blocks, by 32-bit integers."""
+SHORT = 2**15
+"""Rows and columns of images and windows are packed in 16 bits each."""
 
 Tile = tuple[int, int]
 """Rows and columns of a block's matrix product."""
@@ -64,3 +66,9 @@ def require(**sizes: int) -> None:
     for what, size in sizes.items():
         if size >= INDICES:
             raise Unsupported(f"kernels number the {what.replace('_', ' ')} by 32-bit integers, and there are {size}")
+
+
+def require_short(*extents: int) -> None:
+    """Raise Unsupported for images or windows too high or wide."""
+    if max(extents) >= SHORT:
+        raise Unsupported(f"kernels pack rows and columns in 16 bits, and there are {max(extents)} in a row")

@@ -61,6 +61,7 @@ def _results(p: Params, x: torch.Size, filters: torch.Size, guide: torch.Size) -
     if tuple(guide) != (x[0], p.regions, rows, columns):
         raise Unsupported(f"a guide {list(guide)} does not fit an output {list(y)} in {p.regions} regions")
     pixels = rows * columns
+    tiles.require_short(*x[2:], rows, columns, p.window.span)
     tiles.require(
         values_of_one_image=max(x[1] * (x[2] + p.stride) * (x[3] + p.stride), y[1:].numel()),
         weights_of_one_region=filters[2:].numel(),

@@ -80,6 +80,7 @@ def _output(p: Params, x: torch.Size, weight: torch.Size, bias: torch.Size | Non
     if tuple(attention) != (x[0], p.experts) or (bias is not None and tuple(bias) != wanted[:2]):
         raise Unsupported(f"attention or bias do not fit an input {list(x)} and a weight {list(weight)}")
     y = torch.Size((x[0], weight[1], rows, columns))
+    tiles.require_short(*x[2:], rows, columns, p.window.span)
     tiles.require(
         values_of_one_image=max(x[1] * (x[2] + p.stride) * (x[3] + p.stride), y[1:].numel()),
         weights=weight.numel(),
