@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from opbench.api import Nchw, Unsupported
 from opbench.cuda import TYPE_NAMES, Launch, on_cpu
@@ -18,26 +19,37 @@ from operators.convolution import cuda, narrow, products
 from operators.convolution.reference import Params, convolution
 
 GROUPS = Params(out_channels=6, groups=2), Nchw(1, 12, 4, 5)
+EIGHTS = Params(), Nchw(1, 3, 2, 16)
 SPARSE = Params(kernel_size=2, padding=0, stride=4), Nchw(1, 3, 7, 6)
 DEPTHWISE = Params(groups=4, stride=2), Nchw(2, 4, 5, 4)
 
-BUGS = {
+BUGS: dict[str, tuple[Any, ...]] = {
     "stages are read before all have stored theirs": (
         "gemm.cuh",
         "overwritten now.\n      __syncthreads();",
         "overwritten now.",
         *GROUPS,
     ),
-    "a window's last row is never outside": ("windows.cuh", "a < rows; ++a", "a < rows - 1; ++a", *GROUPS),
-    "every group takes the first one's gradient": (
-        "kernel.cu",
-        "static_cast<const T*>(p.gradient) + static_cast<long long>(tile.group) * p.outputs * gradient_plane;\n"
-        "  const long long image_size = static_cast<long long>(p.groups) * p.outputs * gradient_plane;\n"
-        "  Block product;\n  product.clear();\n  if",
-        "static_cast<const T*>(p.gradient);\n"
-        "  const long long image_size = static_cast<long long>(p.groups) * p.outputs * gradient_plane;\n"
-        "  Block product;\n  product.clear();\n  if",
+    "registers of a tensor core are swapped": (
+        "gemm.cuh",
+        "first[2] = {right[0], right[1]}",
+        "first[2] = {right[1], right[0]}",
         *GROUPS,
+        "float16",
+    ),
+    "a window's last row is never outside": ("windows.cuh", "a < rows; ++a", "a < rows - 1; ++a", *GROUPS),
+    "every group takes the first one's filters": (
+        "narrow.cu",
+        "((group * p.outputs + output) * p.channels",
+        "(output * p.channels",
+        *GROUPS,
+    ),
+    "pixels beside eight others come from the other side": (
+        "windows.cuh",
+        "loaded.beside << 16",
+        "loaded.beside",
+        *EIGHTS,
+        "bfloat16",
     ),
     "pixels that no tap reaches stay unwritten": (
         "kernel.cu",
@@ -57,19 +69,14 @@ BUGS = {
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
-    file, old, new, params, shape = BUGS[bug]
-    assert mutant("convolution", file, old, new).failures(params, shape)
-
-
-def test_swapped_registers_of_a_tensor_core_are_seen(mutant: Callable[..., Any]) -> None:
-    bug = mutant("convolution", "gemm.cuh", "first[2] = {right[0], right[1]}", "first[2] = {right[1], right[0]}")
-    assert bug.failures(*GROUPS, "float16")
+    file, old, new, *case = BUGS[bug]
+    assert mutant("convolution", file, old, new).failures(*case)
 
 
 def test_the_kernels_without_bugs_pass(mutant: Callable[..., Any]) -> None:
     shipped = mutant("convolution", "kernel.cu", "struct Forward {", "struct Forward {")
-    for params, shape in (GROUPS, SPARSE, DEPTHWISE):
-        assert not shipped.failures(params, shape)
+    for case in {tuple(case) for _, _, _, *case in BUGS.values()}:
+        assert not shipped.failures(*case)
 
 
 def test_a_row_beyond_the_last_is_seen_where_memory_ends(mutant: Callable[..., Any]) -> None:
@@ -92,9 +99,9 @@ def test_sums_of_small_integers_are_exact_however_they_are_split(dtype: torch.dt
         grad_x, grad_weight = cuda.backward(Params(out_channels=2), (True, True), gradient, x, weight)
     assert grad_x is not None
     assert grad_weight is not None
-    expected = torch.nn.grad.conv2d_weight(x.double(), weight.shape, gradient.double(), padding=1)
+    expected = conv2d_weight(x.double(), weight.shape, gradient.double(), padding=1)
     assert torch.equal(grad_weight, expected.to(dtype))
-    expected = torch.nn.grad.conv2d_input(x.shape, weight.double(), gradient.double(), padding=1)
+    expected = conv2d_input(x.shape, weight.double(), gradient.double(), padding=1)
     assert torch.equal(grad_x.double(), expected)
 
 
@@ -105,9 +112,7 @@ def test_pixels_that_no_tap_reaches_have_a_gradient_of_exactly_zero(params: Para
     with on_cpu():
         gradient = torch.ones_like(cuda.forward(params, x, weight))
         grad_x = cuda.backward(params, (True, False), gradient, x, weight)[0]
-    expected = torch.nn.grad.conv2d_input(
-        x.shape, weight, gradient, stride=params.stride, padding=params.windows[0].padding
-    )
+    expected = conv2d_input(x.shape, weight, gradient, stride=params.stride, padding=params.windows[0].padding)
     assert grad_x is not None
     assert bool((expected == 0).any())
     assert torch.equal(grad_x, expected)
@@ -156,15 +161,20 @@ def launch_of(params: Params, shape: Nchw, dtype: torch.dtype = torch.float32, o
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tiles"),
-    [(torch.float32, ("128, 64, 4", "64, 64, 4")), (torch.float16, ("128, 128, 8", "64, 128, 8", "64, 64, 8"))],
+    ("dtype", "tiles", "ways"),
+    [
+        (torch.float32, ("128, 64, 4", "64, 64, 4"), ("FEW_TAPS",)),
+        (torch.float16, ("128, 128, 8", "64, 128, 8", "64, 64, 8"), ("FEW_TAPS", "BESIDE")),
+    ],
     ids=str,
 )
-def test_images_of_any_number_and_size_share_a_few_kernels(dtype: torch.dtype, tiles: tuple[str, ...]) -> None:
-    """They differ by the tile of a block: as large as leaves enough blocks for a GPU."""
+def test_images_of_any_number_and_size_share_a_few_kernels(
+    dtype: torch.dtype, tiles: tuple[str, ...], ways: tuple[str, ...]
+) -> None:
+    """They differ by the tile of a block, as large as leaves enough blocks for a GPU, and by what rows are made of."""
     sizes = itertools.product((1, 2, 3, 32, 128), (1, 5, 14, 56, 224), (3, 7, 28, 33, 112))
     kernels = {launch_of(Params(), Nchw(n, 16, h, w), dtype, outputs=128).kernel for n, h, w in sizes}
-    assert kernels == {f"forward<{TYPE_NAMES[dtype]}, {tile}, 0>" for tile in tiles}
+    assert kernels == {f"forward<{TYPE_NAMES[dtype]}, {tile}, {way}>" for tile in tiles for way in ways}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +197,7 @@ def test_a_single_tap_takes_as_many_pixels_at_once_as_divide_an_image(
 
 @pytest.mark.parametrize("params", [Params(kernel_size=1, padding=0, stride=2), Params(kernel_size=1, padding=1)])
 def test_a_single_tap_that_skips_or_pads_is_gathered(params: Params) -> None:
-    assert launch_of(params, Nchw(2, 16, 8, 8)).kernel.endswith(", 0>")
+    assert launch_of(params, Nchw(2, 16, 8, 8)).kernel.endswith(", FEW_TAPS>")
 
 
 def test_groups_of_few_channels_are_no_matrix_products() -> None:
