@@ -61,8 +61,8 @@ __global__ void __launch_bounds__(256, BANDS == 3 ? 4 : 3) convolve_banded(const
   const Share share = share_of(blockIdx.x, p.column_tiles, p.row_tiles, p.channels);
   const int padding = p.kernel / 2, left = 4 * (BANDS - 1), offset = left - padding;
   const int first_image = share.group * p.images, existing = min(p.images, p.batch - first_image);
-  const int top = share.row_tile * p.rows, rows = min(p.rows, p.height - top), first_column = share.column_tile * 8 * TILES;
-  const int first_held = max(0, top - padding);
+  const int top = share.row_tile * p.rows, rows = min(p.rows, p.height - top);
+  const int first_column = share.column_tile * 8 * TILES, first_held = max(0, top - padding);
   const long long image_size = static_cast<long long>(p.channels) * (p.height * p.width);
   const long long start = first_image * image_size + static_cast<long long>(share.channel) * (p.height * p.width);
   const Region region = {first_held, p.held, first_column - left, 8 * STEPS, STRIDE};

@@ -4,9 +4,9 @@
 //
 //   S[p][q] = sum over rows i of gradient[i][p] * x[i + a - padding][q - padding - offset]
 //
-// matter by q - p alone: tap b of that row is the sum over the diagonal q = p + b + offset. One tile S of 16 x 8 * STEPS
-// therefore serves all columns, rows and images, and its diagonals are added up once, at the end. A warp has one row
-// of the filter. What a block finds in its share of the images is one of `splits` parts, which sum_parts adds in order.
+// matter by q - p alone: tap b of that row is the sum over the diagonal q = p + b + offset. One tile S of 16 columns x
+// 8 * STEPS, kept by a warp, therefore serves all columns, rows and images, and its diagonals are added up once, at the
+// end. What a block finds in its share of the images is one of `splits` parts, which sum_parts adds in order.
 //
 // Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.24: 7x7 on 56x56 0.28, 13x13 on
 // 28x28 0.52, 31x31 on 56x56 1.84 (tensor cores, of whose products a band wastes more than half). Not measured.
@@ -28,7 +28,8 @@ struct Line {
 
 // BANDS as for convolve_banded. TILES: 16-column steps of a unit.
 template <typename T, int BANDS, int TILES>
-__global__ void __launch_bounds__(BANDS == 3 ? 416 : 352, BANDS <= 5 ? 2 : 1) weight_parts_banded(const BandedGradient p) {
+__global__ void __launch_bounds__(BANDS == 3 ? 416 : 352, BANDS <= 5 ? 2 : 1)
+    weight_parts_banded(const BandedGradient p) {
   constexpr int STEPS = BANDS + 1, SEEN = 2 * (TILES - 1) + STEPS;
   constexpr int STRIDE = 8 * (SEEN | 1), GRADIENT_STRIDE = 8 * (2 * TILES | 1), DIAGONAL = 8 * STEPS + 1;
   const int strips = (p.images * p.rows + 15) / 16, stacked = p.images * p.rows;

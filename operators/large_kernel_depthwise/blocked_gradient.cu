@@ -5,7 +5,7 @@
 // At the end lanes and warps are added up in order. What a block finds in its share of the images is one of `splits`
 // parts, which sum_parts adds in order.
 //
-// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 7x7 on 56x56 0.65, 13x13 on 28x28 2.0,
+// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 7x7 on 56x56 0.65, 13x13 on 28x28 2,
 // 31x31 on 56x56 9.5 (issue; 85 to 90 % of the main loop are multiply-adds). Not measured.
 #include "planes.cuh"
 
@@ -22,7 +22,8 @@ constexpr int SEGMENT = 7;  // rows that a lane walks at a time
 
 // Seven rows of sums are worth more registers than a second block.
 template <int ROWS>
-__global__ void __launch_bounds__(ROWS == 7 ? 128 : 256, ROWS == 7 ? 3 : 2) weight_parts_blocked(const BlockedGradient p) {
+__global__ void __launch_bounds__(ROWS == 7 ? 128 : 256, ROWS == 7 ? 3 : 2)
+    weight_parts_blocked(const BlockedGradient p) {
   const int padding = p.kernel / 2, shift = (4 - padding % 4) % 4, square = p.kernel * p.kernel;
   const int across = (p.kernel + shift + 7) / 8, down = (p.kernel + ROWS - 1) / ROWS;
   const int parcels = (across * down + p.patches - 1) / p.patches, parcel = blockIdx.x % parcels;
@@ -54,8 +55,8 @@ __global__ void __launch_bounds__(ROWS == 7 ? 128 : 256, ROWS == 7 ? 3 : 2) weig
     __syncthreads();  // The unit before is no longer needed.
     clear(zeros, (1 + p.images * p.held) * p.stride + p.images * p.rows * p.columns);
     __syncthreads();
-    copy_stack(planes, {first_held, p.held, first_column - padding - shift, p.stride, p.stride}, p.x + start, image_size,
-               existing, p.height, p.width, p.access);
+    copy_stack(planes, {first_held, p.held, first_column - padding - shift, p.stride, p.stride}, p.x + start,
+               image_size, existing, p.height, p.width, p.access);
     copy_stack(gradients, {top, p.rows, first_column, p.columns, p.columns}, p.gradient + start, image_size, existing,
                p.height, p.width, p.access);
     commit_copies();

@@ -24,26 +24,26 @@ DEVICE void copy_inside(T* to, const Region& region, const T* plane, long long i
   constexpr int COUNT = BYTES / static_cast<int>(sizeof(T));
   const int begin = max(0, region.first_column), end = min(width, region.first_column + region.columns);
   const int vectors = (end - begin) / COUNT, rows = min(region.rows, height - region.first_row);
-  // So many lanes share a row, a power of two: nothing divides.
+  // So many lanes share a row, a power of two; and a step is so many images and rows: nothing divides on the way.
   const int shift = min(5, 32 - __clz(vectors - 1)), lanes = 1 << shift, step = blockDim.x >> shift;
+  const int step_images = step / rows, step_rows = step - step_images * rows, first = threadIdx.x >> shift;
   to += begin - region.first_column;
   plane += region.first_row * width + begin;
   for (int vector = threadIdx.x & (lanes - 1); vector < vectors; vector += lanes) {
-    const T* from = plane + vector * COUNT;
-    T* place = to + vector * COUNT;
-    int image = 0, row = threadIdx.x >> shift;
-    while (true) {
-      for (; row >= rows && image < images; ++image) {
-        row -= rows;
-        from += image_size;
-        place += region.rows * region.stride;
-      }
-      if (image >= images) break;
+    int image = first / rows, row = first - image * rows;
+    while (image < images) {
+      const T* from = plane + image * image_size + (row * width + vector * COUNT);
+      T* place = to + (image * region.rows + row) * region.stride + vector * COUNT;
       if constexpr (BYTES >= 4)
-        copy_async<BYTES>(place + row * region.stride, from + row * width);
+        copy_async<BYTES>(place, from);
       else
-        store_vector<T, 1>(place + row * region.stride, load_vector<T, 1>(from + row * width));
-      row += step;
+        store_vector<T, 1>(place, load_vector<T, 1>(from));
+      row += step_rows;
+      image += step_images;
+      if (row >= rows) {
+        row -= rows;
+        ++image;
+      }
     }
   }
 }

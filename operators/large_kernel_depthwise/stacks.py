@@ -75,7 +75,6 @@ def stack_of(
     shared_bytes: Callable[[Stack], int],
     *,
     most_rows: int = 128,
-    fewest_blocks: int = BLOCKS,
 ) -> Stack:
     """Choose the largest stack that leaves enough blocks, fits shared memory and fills its last strip well."""
     images = max(
@@ -84,7 +83,7 @@ def stack_of(
     tiles = ceil_div(height, most_rows)
     rows = height if tiles == 1 else 16 * ceil_div(ceil_div(height, tiles), 16)
     stack = Stack(batch, channels, height, column_tiles, kernel, images, rows)
-    while stack.units * channels < fewest_blocks or shared_bytes(stack) > SHARED_BYTES:
+    while stack.units * channels < BLOCKS or shared_bytes(stack) > SHARED_BYTES:
         if stack.images > 1 and stack.images * stack.rows > LEAST_ROWS:
             stack = replace(stack, images=ceil_div(stack.images, 2))
         elif stack.images == 1 and stack.rows > 16:
