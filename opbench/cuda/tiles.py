@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
 from opbench.cuda.kernels import TYPE_NAMES
 from opbench.cuda.plan import Operations
 from opbench.errors import Unsupported
+
+T = TypeVar("T")
 
 INDICES = 2**31
 """Kernels number values within one image, and blocks, by 32-bit integers."""
@@ -72,3 +76,17 @@ def require_short(*extents: int) -> None:
     """Raise Unsupported for images or windows too high or wide."""
     if max(extents) >= SHORT:
         raise Unsupported(f"kernels pack rows and columns in 16 bits, and there are {max(extents)} in a row")
+
+
+def remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """Remember what a function makes of parameters and shapes; tracing with sizes unknown works it out every time."""
+    kept = functools.lru_cache(maxsize=4096)(function)
+
+    @functools.wraps(function)
+    def look_up(params: Any, *shapes: torch.Size | None) -> T:
+        try:
+            return kept(params, *shapes)
+        except TypeError:  # A size that is no number yet has no hash.
+            return function(params, *shapes)
+
+    return look_up

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +47,7 @@ def backward(
     return results
 
 
-@functools.lru_cache(maxsize=4096)
+@tiles.remembered
 def _results(p: Params, x: torch.Size, filters: torch.Size, guide: torch.Size) -> tuple[torch.Size, torch.Size]:
     """Shapes of the output and of the regions; Unsupported where these kernels do not go."""
     rows, columns = p.window.outputs(x[2]), p.window.outputs(x[3])

@@ -300,7 +300,7 @@ struct Responses {
 // multiplied by the output's gradient and summed over the outputs, tile after tile. POSITIONS neighbouring pixels are
 // loaded at once where the only tap sees just its own position; else windows are gathered, as above.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, 192 / M) responses(const Responses p) {
+__global__ void __launch_bounds__(2 * M, 128 / M) responses(const Responses p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -68,7 +67,7 @@ def _parted(bias_and_attention: Sequence[Tensor]) -> tuple[Tensor | None, Tensor
     return bias[0] if bias else None, attention
 
 
-@functools.lru_cache(maxsize=4096)
+@tiles.remembered
 def _output(p: Params, x: torch.Size, weight: torch.Size, bias: torch.Size | None, attention: torch.Size) -> torch.Size:
     """The output's shape; Unsupported where these kernels do not go."""
     rows, columns = p.window.outputs(x[2]), p.window.outputs(x[3])
