@@ -11,23 +11,26 @@ constexpr int CHANNELS = 16;  // of a group; the rows of every tensor-core tile 
 
 DEVICE constexpr int pitch_of(int values) { return ((values + 7) / 8 | 1) * 8; }
 
-// Eight values of a row from `column - SHIFT` on, zeros outside 0..width - 1.
-template <int SHIFT, bool ALIGNED, typename T>
+// Eight values of a row from `column - SHIFT` on, SHIFT at most 4, zeros outside 0..width - 1. Read in units of UNIT, of
+// which both column and width are multiples, so that a unit is inside or outside as a whole.
+template <int SHIFT, int UNIT, typename T>
 DEVICE Vector<T, 8> load_shifted(const T* row, int column, int width) {
   Vector<T, 8> vector = zero_vector<T, 8>();
-  if constexpr (ALIGNED) {
-    // Both column and width are multiples of 8, so a vector is inside or outside as a whole.
-    if (column < width) vector = load_vector<T, 8>(row + column);
-    if constexpr (SHIFT > 0) {
-      Vector<T, 8> before = zero_vector<T, 8>();
-      if (column > 0 && column - 8 < width) before = load_vector<T, 8>(row + column - 8);
-      const unsigned both[8] = {before.word[0], before.word[1], before.word[2], before.word[3],
-                                vector.word[0], vector.word[1], vector.word[2], vector.word[3]};
+  if constexpr (UNIT > 1) {
+    constexpr int BEFORE = UNIT == 8 ? 8 : 4;
+    unsigned words[(BEFORE + 8) / 2] = {};
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int first = 8 - SHIFT + 2 * i;
-        vector.word[i] = first % 2 ? __byte_perm(both[first / 2], both[first / 2 + 1], 0x5432) : both[first / 2];
-      }
+    for (int at = -BEFORE; at < 8; at += UNIT) {
+      const bool needed = at + UNIT > -SHIFT && at < 8 - SHIFT;
+      if (!needed || column + at < 0 || column + at >= width) continue;
+      const Vector<T, UNIT> unit = load_vector<T, UNIT>(row + column + at);
+#pragma unroll
+      for (int i = 0; i < UNIT / 2; ++i) words[(BEFORE + at) / 2 + i] = unit.word[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int first = BEFORE - SHIFT + 2 * i;
+      vector.word[i] = first % 2 ? __byte_perm(words[first / 2], words[first / 2 + 1], 0x5432) : words[first / 2];
     }
   } else {
 #pragma unroll
@@ -41,14 +44,14 @@ DEVICE Vector<T, 8> load_shifted(const T* row, int column, int width) {
 }
 
 // The block copies rows of 16 channels to [row][channel][PITCH]: `to`'s column m is the image's `column - SHIFT + m`.
-template <int VECTORS, int PITCH, int SHIFT, bool ALIGNED, typename T>
+template <int VECTORS, int PITCH, int SHIFT, int UNIT, typename T>
 DEVICE void stage_image(T* to, const T* from, int rows, int row, int column, int height, int width) {
 #pragma unroll 2
   for (int i = threadIdx.x; i < rows * CHANNELS * VECTORS; i += blockDim.x) {
     const int line = i / VECTORS, v = i - line * VECTORS, channel = line % CHANNELS, from_row = row + line / CHANNELS;
     Vector<T, 8> vector = zero_vector<T, 8>();
     if (from_row >= 0 && from_row < height)
-      vector = load_shifted<SHIFT, ALIGNED>(from + (channel * height + from_row) * width, column + 8 * v, width);
+      vector = load_shifted<SHIFT, UNIT>(from + (channel * height + from_row) * width, column + 8 * v, width);
     store_vector<T, 8>(to + line * PITCH + 8 * v, vector);
   }
 }

@@ -20,9 +20,9 @@ DEVICE constexpr int stages() {
   return VECTOR == 1 ? K : 3;
 }
 
-// [N, C, Ho, Wo] of x [N, C, H, W] and weight [N, G, K, K, Ho, Wo]. Rows of weight are read in units of VECTOR; x rows
-// in units of 8 where ALIGNED, else one by one.
-template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED>
+// [N, C, Ho, Wo] of x [N, C, H, W] and weight [N, G, K, K, Ho, Wo]. Rows of weight are read in units of VECTOR, those of
+// x in units of UNIT.
+template <typename T, int K, int S, int TILES, int VECTOR, int UNIT>
 __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_forward(const Banded p) {
   constexpr int WINDOW = ceil_div(7 * S + K, 8), CHUNKS = (TILES - 1) * S + WINDOW, STAGES = stages<K, VECTOR>();
   constexpr int PITCH = pitch_of(8 * CHUNKS), COLUMNS = 8 * TILES, TAP_PITCH = pitch_of(COLUMNS);
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_forward(const Ba
 #pragma unroll
   for (int a = 0; a < (STAGES < K ? STAGES - 1 : K); ++a) stage(a);
   const T* x = static_cast<const T*>(p.left) + tile.group * CHANNELS * (p.height * p.width);
-  stage_image<CHUNKS, PITCH, K / 2, ALIGNED>(image, x, seen_rows, tile.row * S - K / 2, tile.column * S, p.height,
+  stage_image<CHUNKS, PITCH, K / 2, UNIT>(image, x, seen_rows, tile.row * S - K / 2, tile.column * S, p.height,
                                              p.width);
   __syncthreads();
 
@@ -71,11 +71,11 @@ __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_forward(const Ba
 
 // [N, C, H, W] of gradient [N, C, Ho, Wo] and weight. The same product with the band transposed: its elements are taps
 // of the pixels that are summed over, so that row `a` of the kernel takes the taps of another row of the output.
-template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED, bool PAIRS>
+template <typename T, int K, int S, int TILES, int VECTOR, int UNIT, bool PAIRS>
 __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_input_gradient(const Banded p) {
   constexpr int PAD = K / 2, SHIFT = PAD / S, CHUNKS = TILES / S + 1, STEPS = ceil_div(K, S);
   constexpr int STAGES = stages<STEPS, VECTOR>(), PITCH = pitch_of(8 * CHUNKS);
-  constexpr int MARGIN = 8, COLUMNS = ceil_div(8 * TILES / S, 8) * 8 + 2 * MARGIN, TAP_PITCH = pitch_of(COLUMNS);
+  constexpr int MARGIN = VECTOR == 8 ? 8 : 4, COLUMNS = ceil_div(8 * TILES / S, 8) * 8 + 2 * MARGIN, TAP_PITCH = pitch_of(COLUMNS);
   const int warp = threadIdx.x / 32, rows = blockDim.x / 32, seen_rows = (rows - 1 + 2 * PAD) / S + S;
   const TilePlace tile = tile_place(p.tiles_down, p.tiles_across, rows, 8 * TILES);
   SHARED_MEMORY(T, image);
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_input_gradient(c
 #pragma unroll
   for (int step = 0; step < (STAGES < STEPS ? STAGES - 1 : STEPS); ++step) stage(step);
   const T* gradient = static_cast<const T*>(p.left) + tile.group * CHANNELS * plane;
-  stage_image<CHUNKS, PITCH, SHIFT, ALIGNED>(image, gradient, seen_rows, first_seen_row, first_column, p.out_height,
+  stage_image<CHUNKS, PITCH, SHIFT, UNIT>(image, gradient, seen_rows, first_seen_row, first_column, p.out_height,
                                              p.out_width);
   __syncthreads();
 
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_input_gradient(c
 
 // [N, G, K, K, Ho, Wo] of gradient [N, C, Ho, Wo] and x [N, C, H, W]: columns of the image x 8 pixels are a product over
 // the 16 channels, of which the taps of those pixels are a band.
-template <typename T, int K, int S, int TILES, int VECTOR, bool ALIGNED>
+template <typename T, int K, int S, int TILES, int VECTOR, int UNIT>
 __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_weight_gradient(const Banded p) {
   constexpr int PRODUCTS = ceil_div(7 * S + K, 16), CHUNKS = (TILES - 1) * S + 2 * PRODUCTS, PITCH = pitch_of(8 * CHUNKS);
   constexpr int COLUMNS = 8 * TILES, OWN_PITCH = pitch_of(COLUMNS), UNITS = COLUMNS / VECTOR;
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_weight_gradient(
   RowCopies<T, CHANNELS, COLUMNS, VECTOR, OWN_PITCH>(gradient, plane, tile.column, p.out_width).start(own, 0, exists);
   commit_copies();
   const T* x = static_cast<const T*>(p.right) + tile.group * CHANNELS * (p.height * p.width);
-  stage_image<CHUNKS, PITCH, K / 2, ALIGNED>(image, x, seen_rows, tile.row * S - K / 2, tile.column * S, p.height,
+  stage_image<CHUNKS, PITCH, K / 2, UNIT>(image, x, seen_rows, tile.row * S - K / 2, tile.column * S, p.height,
                                              p.width);
   wait_for_copies<0>();
   __syncthreads();

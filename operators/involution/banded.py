@@ -40,7 +40,7 @@ def forward(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) ->
     vector = tile.vector(weight[5])
     taps = tile.rows * (k if vector == 1 else 3) * k * _pitch(tile.columns)
     return _launch(
-        f"banded_forward<{_types(p, dtype, tile)}, {vector}, {_flag(tile.vector(x[3], s) == 8)}>",
+        f"banded_forward<{_types(p, dtype, tile)}, {vector}, {tile.vector(x[3], s)}>",
         *(x, weight, tile),
         values=((tile.rows - 1) * s + k) * CHANNELS * _pitch(8 * chunks) + taps,
         outputs=x[0] * x[1] * weight[4] * weight[5],
@@ -53,12 +53,11 @@ def input_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.S
     k, s, tile = p.kernel_size, p.stride, _Tile(x[2], x[3], weight[5])
     seen = (tile.rows - 1 + k // 2 * 2) // s + s
     vector = tile.vector(weight[5], 1 / s)
-    steps = ceil_div(k, s)
-    taps = tile.rows * (steps if vector == 1 else 3) * k * _pitch(ceil_div(tile.columns // s, 8) * 8 + 16)
-    aligned = _flag(vector == 8)
-    pairs = _flag(x[3] % 2 == 0)
+    steps, margin = ceil_div(k, s), 8 if vector == 8 else 4
+    taps = tile.rows * (steps if vector == 1 else 3) * k * _pitch(ceil_div(tile.columns // s, 8) * 8 + 2 * margin)
+    pairs = "true" if x[3] % 2 == 0 else "false"
     return _launch(
-        f"banded_input_gradient<{_types(p, dtype, tile)}, {vector}, {aligned}, {pairs}>",
+        f"banded_input_gradient<{_types(p, dtype, tile)}, {vector}, {vector}, {pairs}>",
         *(x, weight, tile),
         values=seen * CHANNELS * _pitch(8 * (tile.tiles // s + 1)) + taps,
         outputs=x.numel(),
@@ -73,7 +72,7 @@ def weight_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.
     image = ((tile.rows - 1) * s + k) * CHANNELS * _pitch(8 * ((tile.tiles - 1) * s + 2 * products))
     vector = tile.vector(weight[5])
     return _launch(
-        f"banded_weight_gradient<{_types(p, dtype, tile)}, {vector}, {_flag(tile.vector(x[3], s) == 8)}>",
+        f"banded_weight_gradient<{_types(p, dtype, tile)}, {vector}, {tile.vector(x[3], s)}>",
         *(x, weight, tile),
         values=image + tile.rows * CHANNELS * _pitch(tile.columns),
         outputs=weight.numel(),
@@ -119,7 +118,3 @@ def _types(p: Params, dtype: torch.dtype, tile: _Tile) -> str:
 def _pitch(values: int) -> int:
     """As in band.cuh: an odd number of vectors."""
     return (ceil_div(values, 8) | 1) * 8
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"
