@@ -1,4 +1,4 @@
-// Local attention on float units for windows of 3, 5 or 7: four neighbouring queries a thread, so that a row of keys
+// Local attention on float units for small windows: four neighbouring queries a thread, so that a row of keys
 // that is read once serves four windows; softmax row by row, so that registers hold one row of logits.
 //
 // Keys and values come through the L1 cache, neighbouring lanes neighbouring strips, and need no shared memory.

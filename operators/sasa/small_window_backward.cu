@@ -1,4 +1,4 @@
-// Gradients of local attention on float units for windows of 3, 5 or 7, as in small_window.cu four pixels a thread.
+// Gradients of local attention on float units for small windows, as in small_window.cu four pixels a thread.
 //
 // The attention is computed again from the saved logarithms: once by each query, which owns its gradient and adds up
 // the embeddings', and once by each key, which gathers from the queries whose windows hold it. Nothing is added to by

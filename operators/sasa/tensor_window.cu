@@ -1,4 +1,4 @@
-// Local attention on tensor cores, in 16 bits, for windows of 3, 5 or 7 and heads of 8, 16, 32 or 64 channels.
+// Local attention on tensor cores, in 16 bits, for odd windows up to 7 and heads of 8, 16, 32 or 64 channels.
 //
 // A warp takes 16 queries, 8 columns of two rows. The windows of 8 neighbouring columns lie in 16 columns of keys, so a
 // row of keys makes one product [16 queries x channels] [channels x 16 keys], of which each query keeps its band. The

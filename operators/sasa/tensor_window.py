@@ -8,6 +8,7 @@ from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div, kerne
 
 from .any_window import blocks, extents
 from .reference import Params
+from .small_window import WINDOW
 
 SOURCE = Source.beside(__file__, "tensor_window.cu")
 
@@ -20,7 +21,7 @@ WIDTHS = {8: 32, 16: 32, 32: 16, 64: 8}
 
 def covers_forward(p: Params, dtype: torch.dtype, q: torch.Size) -> bool:
     """Whether the forward has an instance for this window and head width; its values are 16 bits."""
-    return dtype != torch.float32 and p.kernel_size in (3, 5, 7) and q[2] in WIDTHS
+    return dtype != torch.float32 and p.kernel_size == WINDOW and q[2] in WIDTHS
 
 
 @kernel

@@ -26,8 +26,8 @@ from operators.sasa.reference import Params, local_attention
 SASA = Registry.discover().load("sasa")
 
 ANY = Params(kernel_size=9, heads=1, border="mask"), Nchw(1, 2, 3, 13), "float32"
-SMALL = Params(kernel_size=3, heads=2, border="mask", embedding="per_head"), Nchw(1, 16, 14, 16), "float32"
-TENSOR = Params(kernel_size=3, heads=1), Nchw(1, 16, 9, 9), "float16"
+SMALL = Params(heads=2, border="mask", embedding="per_head"), Nchw(1, 16, 14, 16), "float32"
+TENSOR = Params(heads=1), Nchw(1, 16, 9, 9), "float16"
 
 BUGS = {
     "exponentials overwrite logits that are still compared": (
@@ -69,7 +69,7 @@ def test_the_kernels_without_bugs_pass(case: Any) -> None:
 
 def test_rows_read_below_the_image_are_seen(mutant: Callable[..., Any]) -> None:
     bug = mutant("sasa", "strip.cuh", "row >= 0 && row < x.height && column >= 0", "row >= 0 && column >= 0")
-    found = bug.failures(Params(kernel_size=3, heads=1), Nchw(1, 2, 1, 4), sanitize=True)
+    found = bug.failures(Params(heads=1), Nchw(1, 2, 1, 4), sanitize=True)
     assert "heap-buffer-overflow" in found[0]
 
 
@@ -77,7 +77,7 @@ def tensors(params: Params, shape: Nchw, dtype: torch.dtype = torch.float32) -> 
     return tuple(SASA.inputs(params, shape, Maker(dtype, generator=torch.Generator().manual_seed(0))).values())
 
 
-@pytest.mark.parametrize("window", [3, 9])
+@pytest.mark.parametrize("window", [7, 9])
 def test_one_gradient_alone_is_the_same(window: int) -> None:
     params = Params(kernel_size=window, heads=1)
     inputs = tensors(params, Nchw(1, 4, 3, 5))
@@ -92,7 +92,7 @@ def test_one_gradient_alone_is_the_same(window: int) -> None:
             torch.testing.assert_close(alone[index], every[index], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("window", "dtype"), [(3, torch.float32), (9, torch.float32), (3, torch.bfloat16)])
+@pytest.mark.parametrize(("window", "dtype"), [(7, torch.float32), (9, torch.float32), (7, torch.bfloat16)])
 def test_logits_far_beyond_what_exp_can_hold(window: int, dtype: torch.dtype) -> None:
     params = Params(kernel_size=window, heads=1, border="mask")
     q, *others = tensors(params, Nchw(1, 8, 5, 6), dtype)
@@ -105,13 +105,13 @@ def test_logits_far_beyond_what_exp_can_hold(window: int, dtype: torch.dtype) ->
 
 
 def test_an_infinite_value_reaches_the_windows_it_is_in_and_no_others() -> None:
-    params = Params(kernel_size=3, heads=1, border="mask")
+    params = Params(heads=1, border="mask")
     q, k, v, *embeddings = tensors(params, Nchw(1, 2, 6, 9))
-    v[..., 2, 4] = float("inf")
+    v[..., 1, 4] = float("inf")
     with on_cpu():
         y, _ = cuda.forward(params, q, k, v, *embeddings)
     reached = torch.zeros(6, 9, dtype=torch.bool)
-    reached[1:4, 3:6] = True
+    reached[:5, 1:8] = True
     assert torch.equal(y[0, 0, 0].isfinite(), ~reached)
 
 
@@ -143,6 +143,7 @@ def kernels_of(params: Params, shape: Nchw, dtype: torch.dtype) -> list[str]:
         (Params(heads=1), 20, torch.float16, ["small_forward", "small_query_backward"]),
         (Params(heads=1), 130, torch.float32, ["any_forward", "any_query_backward"]),
         (Params(kernel_size=9), 64, torch.bfloat16, ["any_forward", "any_query_backward"]),
+        (Params(kernel_size=5), 64, torch.float32, ["any_forward", "any_query_backward"]),
     ],
 )
 def test_window_width_and_dtype_choose_the_path(
@@ -159,7 +160,7 @@ def test_a_new_image_size_compiles_nothing_new() -> None:
     assert {plan(any_window.any_forward, Params(), size).kernel for size in sizes} == {"any_forward<float>"}
     tensor = {plan(tensor_window.tensor_forward, Params(), size, torch.float16).kernel for size in sizes[:2]}
     assert tensor == {"tensor_forward<float16, 8, 7, 4>"}
-    assert plan(small_window.small_forward, Params(), Nchw(32, 256, 14, 14)).kernel == "small_forward<float, 7, 2>"
+    assert plan(small_window.small_forward, Params(), Nchw(32, 256, 14, 14)).kernel == "small_forward<float, 7, 1>"
     assert plan(small_window.small_forward, Params(), Nchw(32, 512, 7, 7)).kernel == "small_forward<float, 7, 1>"
 
 
