@@ -66,7 +66,7 @@ using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, f
 // neighbouring pixels where the only tap sees just its own position; else windows are gathered: 0 where they are small,
 // -1 any. EXPERTS is their number where a kernel is made for it, else 0.
 template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES) forward(const Forward p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES, 1) forward(const Forward p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -113,7 +113,7 @@ struct InputGradient {
 
 // For stride 1. Rows are channels, columns pixels, k outputs and taps.
 template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES) input_gradient(const InputGradient p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES, 1) input_gradient(const InputGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -160,7 +160,7 @@ struct StridedInputGradient {
 // The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
 // all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
 template <typename T, int EXPERTS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES) strided_input_gradient(const StridedInputGradient p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES, 1) strided_input_gradient(const StridedInputGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -237,8 +237,7 @@ __global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
   const int row = tile.row * ROWS, column = tile.rest % columns * COLUMNS, part = tile.rest / columns;
   const int split = part % p.splits, expert = part / p.splits * AT_ONCE, experts = min(AT_ONCE, of.experts - expert);
   const int output = tile.group * of.outputs;
-  const long long expert_size = static_cast<long long>(of.groups) * of.outputs * depth;
-  const long long first = expert * expert_size + static_cast<long long>(output + row) * depth + column;
+  const int expert_size = of.groups * of.outputs * depth, first = expert * expert_size + (output + row) * depth + column;
   const T* weight = static_cast<const T*>(p.weight) + first;
   float gradients[AT_ONCE][RUNS][RUN] = {};
   Block product;
@@ -288,7 +287,7 @@ __global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
     }
   }
   if (!p.result) return;
-  Result* result = static_cast<Result*>(p.result) + split * of.experts * expert_size + first;
+  Result* result = static_cast<Result*>(p.result) + static_cast<long long>(split) * of.experts * expert_size + first;
   int run = 0;
   product.each([&](int i, int j, const float(&)[RUN]) {
 #pragma unroll
