@@ -29,9 +29,6 @@ struct Tile {
   static constexpr int UNITS_ACROSS = WIDTH / 8, UNITS = HEIGHT / 2 * UNITS_ACROSS;  // of 16 queries
 };
 
-// Positions' logits of a warp's 16 queries: K by row, then K by column from POSITION_COLUMN.
-constexpr int POSITION_COLUMN = 8, POSITION_STRIDE = 17;
-
 // Copies N values from global to shared memory, or zeros; waits for nothing where the hardware can do that.
 template <int N, typename T>
 DEVICE void copy_values(T* to, const T* from, bool inside) {
@@ -125,6 +122,8 @@ struct Queries {
 template <typename T, int D, int K, int VEC>
 __global__ void __launch_bounds__(THREADS) tensor_forward(const TensorForward p) {
   typedef Tile<D, K> Shape;
+  // Positions' logits of a warp's 16 queries: K by row, then K by column; an odd number from query to query.
+  constexpr int POSITIONS = 2 * K + 1;
   SHARED_MEMORY(T, keys);
   T* const values = keys + D * Shape::CHANNEL;
   T* const embeddings = values + D * Shape::CHANNEL;
@@ -132,7 +131,7 @@ __global__ void __launch_bounds__(THREADS) tensor_forward(const TensorForward p)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, map = blockIdx.x / p.tiles;
   const int tile = blockIdx.x - map * p.tiles;
   const int top = tile / p.tiles_across * Shape::HEIGHT, left = tile % p.tiles_across * Shape::WIDTH;
-  float* const positions = reinterpret_cast<float*>(embeddings + 2 * D * 8) + warp * 16 * POSITION_STRIDE;
+  float* const positions = reinterpret_cast<float*>(embeddings + 2 * D * 8) + warp * 16 * POSITIONS;
 
   fill_tile<T, D, K, VEC>(keys, values, p, map, top, left);
   fill_embeddings<T, D, K>(embeddings, p, map);
@@ -154,9 +153,10 @@ __global__ void __launch_bounds__(THREADS) tensor_forward(const TensorForward p)
     __syncwarp();
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      float* const query = positions + (mine + 8 * (e / 2)) * POSITION_STRIDE + pair + e % 2;
-      query[0] = by_row[0][e];
-      query[POSITION_COLUMN] = by_column[0][e];
+      const int shift = pair + e % 2;
+      float* const query = positions + (mine + 8 * (e / 2)) * POSITIONS + shift;
+      if (shift < K) query[0] = by_row[0][e];
+      if (shift < K) query[K] = by_column[0][e];
     }
     __syncwarp();
 
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(THREADS) tensor_forward(const TensorForward p)
       const bool counts = b >= 0 && b < K && !(x.masked && (key_column < 0 || key_column >= x.width));
 #pragma unroll
       for (int h = 0; h < 2; ++h)
-        added[h][e] = counts ? positions[(mine + 8 * h) * POSITION_STRIDE + POSITION_COLUMN + b] : LEFT_OUT;
+        added[h][e] = counts ? positions[(mine + 8 * h) * POSITIONS + K + b] : LEFT_OUT;
     }
 
     // Row j of the keys is row j of the windows of the upper queries, and j - 1 of the lower: half h of the scores.
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(THREADS) tensor_forward(const TensorForward p)
           scores[j][0][2 * h] = scores[j][0][2 * h + 1] = scores[j][1][2 * h] = scores[j][1][2 * h + 1] = 0;
           continue;
         }
-        const float of_row = left_out ? LEFT_OUT : positions[(mine + 8 * h) * POSITION_STRIDE + j - h];
+        const float of_row = left_out ? LEFT_OUT : positions[(mine + 8 * h) * POSITIONS + j - h];
 #pragma unroll
         for (int e = 0; e < 4; ++e) scores[j][e / 2][2 * h + e % 2] = of_row + added[h][e];
       }

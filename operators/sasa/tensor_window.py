@@ -45,7 +45,7 @@ def tensor_forward(
     # As `Tile` and the kernel have it: keys and values, embeddings, positions' logits of each warp's 16 queries.
     plane = (HEIGHT + window - 1) * (tile_width + 2 * MARGIN)
     plane += 0 if plane // 8 % 2 else 8
-    shared_bytes = 2 * (2 * channels * plane + 2 * channels * 8) + 4 * (THREADS // 32 * 16 * 17)
+    shared_bytes = 2 * (2 * channels * plane + 2 * channels * 8) + 4 * (THREADS // 32 * 16 * (2 * window + 1))
     across, down = ceil_div(width, tile_width), ceil_div(height, HEIGHT)
     # 16 queries make, for each row of keys, two products with keys and one for each 8 channels with values.
     units = q[0] * q[1] * ceil_div(width, 8) * ceil_div(height, 2)

@@ -174,6 +174,12 @@ def test_grids_hold_every_query_once() -> None:
     assert plan(any_window.any_forward, Params(), Nchw(0, 16, 8, 8)).blocks == 0
 
 
+@pytest.mark.parametrize("channels", [64, 128, 256, 512])
+def test_the_oldest_devices_have_the_shared_memory(channels: int) -> None:
+    launch = plan(tensor_window.tensor_forward, Params(), Nchw(1, channels, 28, 28), torch.float16)
+    assert launch.shared_bytes <= 64 << 10
+
+
 def test_what_cannot_be_numbered_is_refused() -> None:
     plan(any_window.any_forward, Params(heads=1), Nchw(1, 62, 4096, 8192))
     for path in (any_window.any_forward, small_window.small_forward, tensor_window.tensor_forward):
