@@ -8,7 +8,10 @@ from opbench.windows import Window
 
 
 def divisor(by: int) -> tuple[int, int, int]:
-    """The integers with which a kernel divides 0..2^31 - 1 by a number: itself, a multiplier and a shift."""
+    """The integers with which a kernel divides 0..2^31 - 1 by a number: itself, a multiplier and a shift.
+
+    What is empty counts as 1: nothing of it is ever divided.
+    """
     by = max(by, 1)
     shift = 31 + (by - 1).bit_length()
     multiplier = (1 << shift) // by + 1

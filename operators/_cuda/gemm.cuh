@@ -35,9 +35,9 @@
 // keep it in shared memory: at most 8 bytes for each k, or for each line where the operand is ALONG_K.
 //
 // With VECTOR > 1 only every VECTOR-th line (or k) is asked for, the first of each vector, and sources are aligned to
-// the vector. `load` may compute what it returns: a mixture of several filters, a masked or scaled gradient. But what it
-// computes it waits for: where it returns something else than a vector, a function `finished` makes a vector of that,
-// after the multiplications that the loads were to go along with.
+// the vector. `load` may compute what it returns: a mixture of several filters, a masked or scaled gradient. But what
+// it computes it waits for: where it returns something else than a vector, a function `finished` makes a vector of
+// that, after the multiplications that the loads were to go along with.
 // Lines and k beyond the matrix are asked for as well and must give zeros, in both operands: 0 * NaN is not 0.
 // Float operands that lie along k cannot be COPIED: their tiles are transposed on the way to shared memory.
 #pragma once
@@ -366,7 +366,8 @@ struct Sums {
  private:
   template <class Place>
   DEVICE SharedAddress row_of_matrix(const T* stage, int line, int depth, int row) {
-    return shared_address(stage + (Place::BY_LINE ? Place::offset(line + row, depth) : Place::offset(line, depth + row)));
+    const int offset = Place::BY_LINE ? Place::offset(line + row, depth) : Place::offset(line, depth + row);
+    return shared_address(stage + offset);
   }
 
   template <class Place>

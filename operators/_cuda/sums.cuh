@@ -25,8 +25,8 @@ DEVICE void store_run(T* channel, long long image_size, const Divisor& plane, in
 // Stores a tile of sums to images of channels x positions: its rows are channels, at most `rows` of them, its columns
 // positions numbered over all images, from `column` on.
 template <typename T, class Block>
-DEVICE void store_tile(const Block& product, T* images, long long image_size, const Divisor& plane, int rows, int column,
-                       int positions) {
+DEVICE void store_tile(const Block& product, T* images, long long image_size, const Divisor& plane, int rows,
+                       int column, int positions) {
   constexpr int RUN = Block::RUN;
   const auto place_of = [&](int position) -> long long {
     if (position >= positions) return -1;

@@ -1,4 +1,9 @@
 // Convolution as matrix products over its windows, which are gathered while loading and never written out.
+//
+// Predicted bound on an H200 (not measured; README.md has the counts): in 16 bits the tensor cores at 128 rows a tile,
+// where issuing what gathers takes 80 to 100 % of their time; issue at 64 rows, at stride > 1 backward, and where a
+// weight gradient gathers pixel by pixel (1.05, 2.2 and 1.7 times theirs). In float32 issue, 1.3 to 1.5 times the time
+// of the multiply-adds.
 #include "sums.cuh"
 #include "windows.cuh"
 
@@ -40,9 +45,10 @@ struct Forward {
   int images, groups, channels, outputs;
 };
 
-// Rows are outputs, columns positions, k taps. The gradient of an input at stride 1 is the same, of the output's gradient
-// and filters whose inputs and outputs are swapped, in a view that goes backward. FILTERS values of a filter are loaded at once, and POSITIONS neighbouring
-// pixels where the only tap sees just its own position; else windows are gathered.
+// Rows are outputs, columns positions, k taps. The gradient of an input at stride 1 is the same, of the output's
+// gradient and filters whose inputs and outputs are swapped, in a view that goes backward. FILTERS values of a filter
+// are loaded at once, and POSITIONS neighbouring pixels where the only tap sees just its own position; else windows are
+// gathered.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
   typedef Product<T, M, N> Block;
@@ -68,8 +74,8 @@ __global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
     product.shift([&](int i) { return row + i < p.outputs ? to_float(bias[i]) : 0.0f; });
   }
   T* y = static_cast<T*>(p.y) + static_cast<long long>(output + row) * plane;
-  store_tile(product, y, static_cast<long long>(p.groups) * p.outputs * plane, p.view.positions, p.outputs - row, column,
-             positions);
+  store_tile(product, y, static_cast<long long>(p.groups) * p.outputs * plane, p.view.positions, p.outputs - row,
+             column, positions);
 }
 
 struct StridedInputGradient {
@@ -81,8 +87,9 @@ struct StridedInputGradient {
   int stride, every;
 };
 
-// The gradient of an input for any stride. Rows are channels, columns pixels, k outputs and taps. A block has pixels of one residue modulo the stride in each direction: the same taps reach
-// all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
+// The gradient of an input for any stride. Rows are channels, columns pixels, k outputs and taps. A block has pixels of
+// one residue modulo the stride in each direction: the same taps reach all of them, and none is tried in vain. Pixels
+// that no tap reaches become zeros.
 template <typename T, int M, int N, int POSITIONS>
 __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) strided_input_gradient(const StridedInputGradient p) {
   typedef Product<T, M, N> Block;
@@ -97,7 +104,8 @@ __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) strided_input_gradient
   const int taps = rows.taps * columns.taps, depth = p.outputs * taps, gradient_plane = p.view.height * p.view.width;
   const T* weight =
       static_cast<const T*>(p.weight) + static_cast<long long>(tile.group) * p.outputs * p.channels * size;
-  const T* gradient = static_cast<const T*>(p.gradient) + static_cast<long long>(tile.group) * p.outputs * gradient_plane;
+  const T* gradient =
+      static_cast<const T*>(p.gradient) + static_cast<long long>(tile.group) * p.outputs * gradient_plane;
   View view = p.view;
   view.top = rows.from, view.left = columns.from, view.down = rows.step, view.across = columns.step;
   view.taps_across = Divisor::of(max(columns.taps, 1)), view.taps = Divisor::of(max(taps, 1));
@@ -156,7 +164,8 @@ __global__ void __launch_bounds__(2 * M, M == 64 ? 3 : 2) weight_gradient(const 
     product.add(gradients, Planes<T, VECTOR, true>{p.view.positions, x, image_size, positions, p.channels, column},
                 first, last, shared);
   else if constexpr (POSITIONS == BESIDE)
-    product.add(gradients, WindowsBeside<T, true>{p.view, x, image_size, positions, depth, column}, first, last, shared);
+    product.add(gradients, WindowsBeside<T, true>{p.view, x, image_size, positions, depth, column}, first, last,
+                shared);
   else
     product.add(gradients, Windows<T, true>{p.view, x, image_size, positions, depth, column}, first, last, shared);
 

@@ -19,8 +19,8 @@ BLOCKS = 264
 """Blocks that keep a large GPU busy: two for each of an H200's 132 multiprocessors."""
 LEAST_SHARE = 256
 """Positions a block of a weight gradient sums at least, lest its partial sums outweigh the work."""
-INDICES = 2**31
-"""Kernels number positions, and values within one image, by 32-bit integers."""
+INDICES = 2**31 - 2**8
+"""Kernels number positions, and values within one image, by 32-bit integers; the last tile reaches a little beyond."""
 
 Tile = tuple[int, int]
 """Rows and columns of a block's matrix product."""
@@ -79,9 +79,7 @@ def weigh(p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, partials
     """[N, O, Ho, Wo], [N, C, H, W] -> [splits, O, C/g, kh, kw], to be added up."""
     splits, outputs, channels = partials[0], partials[1] // p.groups, partials[2]
     positions, depth = go[0] * go[2] * go[3], partials[2:].numel()
-    tile = _weight_tile(dtype, outputs, depth)
-    vector, how = _vector(dtype, go[2] * go[3]), _gathering(p, dtype, x[3])
-    pixels = vector if _is_pointwise(p) else how if how == "BESIDE" else "ANY_TAPS"
+    tile, vector, pixels = _weight_way(p, dtype, partials[1:], go)
     share = _share(positions, splits)
     return SOURCE.launch(
         _name("weight_gradient", dtype, *tile, vector, pixels),
@@ -94,7 +92,7 @@ def splits(p: Params, dtype: torch.dtype, weight: torch.Size, go: torch.Size) ->
     """Into how many partial sums a weight gradient is best split: enough blocks, none with too little to do."""
     outputs, depth = weight[0] // p.groups, weight[1:].numel()
     positions = go[0] * go[2] * go[3]
-    blocks = _tiles(_weight_tile(dtype, outputs, depth), outputs, depth) * p.groups
+    blocks = _tiles(_weight_way(p, dtype, weight, go)[0], outputs, depth) * p.groups
     asked = max(1, min(ceil_div(BLOCKS, blocks), positions // LEAST_SHARE))
     return max(1, ceil_div(positions, max(1, _share(positions, asked))))
 
@@ -133,10 +131,17 @@ def _tile(dtype: torch.dtype, rows: int, columns: int, products: int, *, gathere
     return 64, 64
 
 
-def _weight_tile(dtype: torch.dtype, outputs: int, depth: int) -> Tile:
-    if outputs <= 64:
-        return 64, 64
-    return 128, 128 if depth > 64 and dtype != torch.float32 else 64
+def _weight_way(p: Params, dtype: torch.dtype, weight: torch.Size, go: torch.Size) -> tuple[Tile, int, int | str]:
+    """A weight gradient's tile, values of the output's gradient in one load, and how pixels are gathered."""
+    vector = _vector(dtype, go[2] * go[3])
+    pixels = vector if _is_pointwise(p) else _gathering(p, dtype, go[3])
+    if pixels == "FEW_TAPS":
+        pixels = "ANY_TAPS"
+    if weight[0] // p.groups <= 64 or (dtype == torch.float32 and vector == 1):
+        return (64, 64), vector, pixels
+    # What comes one by one needs the registers that wider tiles would take.
+    wide = weight[1:].numel() > 64 and dtype != torch.float32 and pixels != "ANY_TAPS"
+    return (128, 128 if wide else 64), vector, pixels
 
 
 def _tiles(tile: Tile, rows: int, columns: int) -> int:
