@@ -1,9 +1,9 @@
 // What the banded kernels are made of: rows of an image and of taps in shared memory, and the band that a pixel's taps
 // form when a row of pixels is multiplied by a matrix.
 //
-// Everything in shared memory has a pitch of an odd number of 16-byte vectors. Eight rows then start in different banks,
-// so that ldmatrix, and the 16-bit loads and stores that walk a band diagonally, touch no bank twice (enumerated for
-// kernel sizes 3 to 7, either stride, every width used here).
+// Everything in shared memory has a pitch of an odd number of 16-byte vectors. Eight rows then start in different
+// banks, so that ldmatrix, and the 16-bit loads and stores that walk a band diagonally, touch no bank twice (enumerated
+// for kernel sizes 3 to 7, either stride, every width used here).
 #pragma once
 #include "tile.cuh"
 
@@ -11,8 +11,8 @@ constexpr int CHANNELS = 16;  // of a group; the rows of every tensor-core tile 
 
 DEVICE constexpr int pitch_of(int values) { return ((values + 7) / 8 | 1) * 8; }
 
-// Eight values of a row from `column - SHIFT` on, SHIFT at most 4, zeros outside 0..width - 1. Read in units of UNIT, of
-// which both column and width are multiples, so that a unit is inside or outside as a whole.
+// Eight values of a row from `column - SHIFT` on, SHIFT at most 4, zeros outside 0..width - 1. Read in units of UNIT,
+// of which both column and width are multiples, so that a unit is inside or outside as a whole.
 template <int SHIFT, int UNIT, typename T>
 DEVICE Vector<T, 8> load_shifted(const T* row, int column, int width) {
   Vector<T, 8> vector = zero_vector<T, 8>();
@@ -150,8 +150,8 @@ DEVICE void load_chunks(unsigned (&chunks)[CHUNKS][2], const T* row) {
   if constexpr (CHUNKS % 2) load_matrices(chunks[CHUNKS - 1], address + (CHUNKS - 1) * 16);
 }
 
-// A warp stores a row of TILES * 8 columns of 16 channels, of which `columns` exist; pairs at once where PAIRS says that
-// rows are whole pairs.
+// A warp stores a row of TILES * 8 columns of 16 channels, of which `columns` exist; pairs at once where PAIRS says
+// that rows are whole pairs.
 template <int TILES, bool PAIRS, typename T>
 DEVICE void store_row(T* row, int plane, int columns, const float (&sums)[TILES][4]) {
   const int lane = threadIdx.x % 32;
