@@ -158,11 +158,13 @@ def _launch(
 ) -> Launch:
     """A launch whose blocks work on several images: for each a product of so many rows, columns and terms."""
     rows, columns, depth = extents
+    # Large windows leave no registers for more experts at a time.
+    usual = USUAL if p.experts == USUAL and vectors[-1] >= 0 else 0
     number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), TILES)
     launch = tiles.blocks(dtype, TILE, number * TILES, depth, result.numel())
     launch |= {"grid": (number,), "block": (2 * TILE[0], TILES), "shared_bytes": launch["shared_bytes"] * TILES}
     return SOURCE.launch(
-        tiles.name(name, dtype, USUAL if p.experts == USUAL else 0, *vectors),
+        tiles.name(name, dtype, usual, *vectors),
         **launch,
         scalars=(*view, *_experts(p, weight, result[0]), *more),
     )

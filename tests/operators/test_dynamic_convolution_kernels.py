@@ -169,7 +169,7 @@ def test_the_kernel_is_chosen_by_filters_and_alignment() -> None:
     assert names(Params(experts=8), Nchw(1, 5, 7, 7)) == "forward<float16, 0, 1, 0>"
     assert names(pointwise, Nchw(2, 64, 14, 14)) == names(pointwise, Nchw(8, 64, 56, 56)) == "forward<float16, 4, 8, 4>"
     assert names(pointwise, Nchw(2, 64, 7, 7)) == "forward<float16, 4, 8, 1>"
-    assert names(Params(kernel_size=17), Nchw(1, 8, 9, 9)) == "forward<float16, 4, 8, -1>"
+    assert names(Params(kernel_size=17), Nchw(1, 8, 9, 9)) == "forward<float16, 0, 8, -1>"
     assert names(Params(groups=64), Nchw(1, 64, 9, 9)) == "narrow_forward<float16, 3>"
 
 
