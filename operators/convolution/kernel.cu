@@ -2,8 +2,8 @@
 //
 // Predicted bound on an H200 (not measured; README.md has the counts): in 16 bits the tensor cores at 128 rows a tile,
 // where issuing what gathers takes 80 to 100 % of their time; issue at 64 rows, at stride > 1 backward, and where a
-// weight gradient gathers pixel by pixel (1.05, 2.2 and 1.7 times theirs). In float32 issue, 1.3 to 1.5 times the time
-// of the multiply-adds.
+// weight gradient gathers pixel by pixel (1.05, 2.2 and 1.6 to 2.5 times theirs). In float32 issue, 1.3 to 1.5 times
+// the time of the multiply-adds.
 #include "sums.cuh"
 #include "windows.cuh"
 

@@ -139,9 +139,9 @@ def _weight_way(p: Params, dtype: torch.dtype, weight: torch.Size, go: torch.Siz
         pixels = "ANY_TAPS"
     if weight[0] // p.groups <= 64 or (dtype == torch.float32 and vector == 1):
         return (64, 64), vector, pixels
-    # What comes one by one needs the registers that wider tiles would take.
-    wide = weight[1:].numel() > 64 and dtype != torch.float32 and pixels != "ANY_TAPS"
-    return (128, 128 if wide else 64), vector, pixels
+    # Compiled for one architecture or another, these lack a register or two for a tile of 128 x 128.
+    tight = dtype == torch.float32 or (pixels == "ANY_TAPS" and vector in (2, 4))
+    return (128, 64 if tight or weight[1:].numel() <= 64 else 128), vector, pixels
 
 
 def _tiles(tile: Tile, rows: int, columns: int) -> int:
