@@ -59,7 +59,7 @@ struct Forward {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) any_forward(const Forward p) {
+__global__ void __launch_bounds__(THREADS, 3) any_forward(const Forward p) {
   SHARED_MEMORY(float, scores);  // [tap][pixel of the block]
   const Extents& x = p.extents;
   const int map = blockIdx.x / p.tiles, radius = x.window / 2, taps = x.window * x.window, plane = x.height * x.width;
@@ -112,7 +112,7 @@ struct QueryBackward {
 
 // Gradients that each query owns: its own, and its share of the embeddings'.
 template <typename T>
-__global__ void __launch_bounds__(THREADS) any_query_backward(const QueryBackward p) {
+__global__ void __launch_bounds__(THREADS, 3) any_query_backward(const QueryBackward p) {
   SHARED_MEMORY(float, attention);  // [tap][pixel], then the logits' gradients; after it the attention's gradients
   const Extents& x = p.extents;
   const int map = blockIdx.x / p.splits, split = blockIdx.x % p.splits;
@@ -194,7 +194,7 @@ struct KeyBackward {
 
 // Gradients that each key owns: it gathers from the queries whose windows hold it.
 template <typename T>
-__global__ void __launch_bounds__(THREADS) any_key_backward(const KeyBackward p) {
+__global__ void __launch_bounds__(THREADS, 3) any_key_backward(const KeyBackward p) {
   SHARED_MEMORY(float, attention);  // [tap][pixel]; after it the logits' gradients
   const Extents& x = p.extents;
   const int map = blockIdx.x / p.tiles, radius = x.window / 2, taps = x.window * x.window, plane = x.height * x.width;
@@ -243,7 +243,7 @@ struct Sum {
 
 // Adds up the embeddings' gradients, one element a block, in an order that depends on extents alone.
 template <typename T>
-__global__ void __launch_bounds__(THREADS) sum_embeddings(const Sum p) {
+__global__ void __launch_bounds__(THREADS, 3) sum_embeddings(const Sum p) {
   SHARED_MEMORY(float, sums);
   const int element = blockIdx.x % p.size, owner = blockIdx.x / p.size;
   const int heads = p.per_head ? 1 : p.heads, terms = p.images * heads * p.splits;
