@@ -191,8 +191,8 @@ DEVICE void add_products(float (&sums)[K][STRIP], const float (&one)[CHANNELS][S
 
 // sums[channel][pixel] += over the taps of a row, weight[b][pixel] times another's row at the column of tap b.
 template <int K, int VEC, int CHANNELS, typename T>
-DEVICE void add_weighted(float (&sums)[CHANNELS][STRIP], const float (&weight)[K][STRIP], const T* row, const Extents& x,
-                         const Strip& strip, const bool (&inside)[Columns<K, VEC>::SPAN / VEC]) {
+DEVICE void add_weighted(float (&sums)[CHANNELS][STRIP], const float (&weight)[K][STRIP], const T* row,
+                         const Extents& x, const Strip& strip, const bool (&inside)[Columns<K, VEC>::SPAN / VEC]) {
   typedef Columns<K, VEC> Seen;
 #pragma unroll
   for (int e = 0; e < CHANNELS; ++e) {
