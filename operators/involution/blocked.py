@@ -38,7 +38,9 @@ def forward(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) ->
 def input_gradient(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size) -> Launch:
     """One thread for four pixels of eight channels of the input."""
     s, pad = p.stride, p.kernel_size // 2
-    columns, rows = _tile(x[2], x[3], ROWS)
+    # The gradient's part of a tile must be whole vectors wide.
+    most = {columns: rows for columns, rows in ROWS.items() if columns // s % PIXELS == 0}
+    columns, rows = _tile(x[2], x[3], most)
     seen_rows = (rows - 1 + 2 * pad) // s + s
     name = "blocked_input_gradient"
     return _launch(name, p, dtype, x, weight, (x[2], x[3]), (columns, rows), seen_rows, columns // s, x.numel())
