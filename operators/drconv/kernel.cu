@@ -71,7 +71,7 @@ using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, f
 // Rows are outputs, columns pixels of one region, k taps. FILTERS values of a filter are loaded at once. POSITIONS is 1
 // where the only tap sees just its own position; else windows are gathered: 0 where they are small, -1 any.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, 256 / M) forward(const Forward p) {
+__global__ void __launch_bounds__(2 * M, 192 / M) forward(const Forward p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;
@@ -115,7 +115,7 @@ struct PointwiseInputGradient {
 
 // The same backwards where each output sees just its own position: rows are channels, k outputs.
 template <typename T, int M, int N, int FILTERS>
-__global__ void __launch_bounds__(2 * M, 256 / M) pointwise_input_gradient(const PointwiseInputGradient p) {
+__global__ void __launch_bounds__(2 * M, 192 / M) pointwise_input_gradient(const PointwiseInputGradient p) {
   typedef Product<T, M, N> Block;
   typedef Planes<T, 1, false> Pixels;
   SHARED_MEMORY(T, shared);

@@ -134,7 +134,7 @@ struct NarrowForward {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(256) narrow_forward(const NarrowForward p) {
+__global__ void __launch_bounds__(256, 4) narrow_forward(const NarrowForward p) {
   const Geometry& at = p.at;
   const int plane = blockIdx.x / p.chunks, pixel = (blockIdx.x - plane * p.chunks) * 256 + threadIdx.x;
   const int pixels = at.rows * at.columns;
