@@ -19,7 +19,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from opbench.errors import Incomparable
 from opbench.measure.machine import QUIET_PRESSURE
@@ -220,6 +219,9 @@ def _half_width_of_batches(stream: NDArray[np.float64], length: int) -> float:
 
 def _half_width_of_mean(values: NDArray[np.float64]) -> float:
     """Half-width of the t-interval of the mean of two or more independent values."""
+    # Late: its import starts threads, and a process that forks should have none without need.
+    from scipy.special import stdtrit
+
     quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
     return quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
 

@@ -82,6 +82,7 @@ def _without(value: Any, path: KeyPath, faulty: Set[KeyPath]) -> Any:
 
 def _owner(path: KeyPath) -> KeyPath:
     """The key to leave out for a faulty value: a list of plain values goes as a whole."""
-    if isinstance(path[-1], int) and path[-2] not in _LISTS_OF_MAPPINGS:
+    # A parameter may bear the name of a key.
+    if isinstance(path[-1], int) and (path[-2] not in _LISTS_OF_MAPPINGS or "params" in path):
         return _owner(path[:-1])
     return path

@@ -177,6 +177,10 @@ def test_settings_say_what_is_legal(bench: Bench, extra: str, what: str) -> None
             "cases[0].implementation: no implementation 'native'; there are 'all', 'reference', 'cuda', 'compile'",
         ),
         (
+            "{operator: blur, shape: 1x4x8x8, params: {exclude: [§[]]}}",
+            "cases[0].params.exclude[0]: must be number, text, true, false or null, got a list",
+        ),
+        (
             "{operator: blur, shape: 1x4x8x8, exclude: §{dtype: float32}}",
             "cases[0].exclude: must be a list, got a mapping",
         ),
