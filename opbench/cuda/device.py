@@ -6,7 +6,7 @@ import ctypes
 import functools
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from opbench.cuda import nvrtc
 from opbench.cuda.plan import Launch
+from opbench.cuda.source import Source
+from opbench.errors import Unsupported
 
 Start = Callable[[tuple[Tensor | None, ...]], None]
 
@@ -71,11 +73,19 @@ def _prepared(launch: Launch, pointers: int, index: int) -> Start:
 
 
 def _function(launch: Launch, index: int) -> Any:
-    """The kernel on a device, allowed the shared memory it asks for."""
-    from cupy.cuda import driver
+    """The kernel on a device, allowed the shared memory it asks for.
 
-    module, name = _module(launch.source, launch.kernel, index)
-    kernel = module.get_function(name)
+    Raises:
+        Unsupported: the device has less than that.
+    """
+    from cupy.cuda import driver, runtime
+
+    module, names = _module(launch.source, launch.compiled, index)
+    kernel = module.get_function(names[launch.kernel])
+    most = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, index)
+    if launch.shared_bytes > most:
+        needed = f"{launch.kernel} needs {launch.shared_bytes} bytes of shared memory in a block"
+        raise Unsupported(f"{needed}, and this device has {most}")
     if launch.shared_bytes > _DEFAULT_SHARED_BYTES:
         attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         driver.funcSetAttribute(kernel.ptr, attribute, launch.shared_bytes)
@@ -83,13 +93,13 @@ def _function(launch: Launch, index: int) -> Any:
 
 
 @functools.cache
-def _module(source: Any, kernel: str, index: int) -> tuple[Any, str]:
-    """Load a kernel's code onto a device, which must be the current one."""
+def _module(source: Source, kernels: tuple[str, ...], index: int) -> tuple[Any, Mapping[str, str]]:
+    """Load kernels' code onto a device, which must be the current one; return also their mangled names."""
     from cupy.cuda import function
 
     torch.cuda.init()
     architecture = nvrtc.target(*torch.cuda.get_device_capability(index))
-    cubin = nvrtc.compile_kernels(source, (kernel,), architecture)
+    cubin = nvrtc.compile_kernels(source, kernels, architecture)
     module = function.Module()
     module.load(cubin.image)
-    return module, cubin.names[kernel]
+    return module, cubin.names

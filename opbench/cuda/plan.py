@@ -48,6 +48,8 @@ class Launch:
     """Dynamic shared memory of a block."""
     scalars: tuple[Scalar, ...]
     operations: Operations | None = None
+    alternatives: tuple[str, ...] = ()
+    """Kernels that another size would launch in its place; compiled with it, so that no size compiles anything new."""
     ready: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False, hash=False)
     """What each device made of it: a place for the launcher to keep its own."""
 
@@ -60,6 +62,11 @@ class Launch:
         for scalar in self.scalars:
             if isinstance(scalar, int) and scalar not in _INT32:
                 raise ValueError(f"{self.kernel}: {scalar} does not fit an int")
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """Every kernel that is compiled for it."""
+        return tuple(sorted({self.kernel, *self.alternatives}))
 
     @property
     def threads(self) -> int:

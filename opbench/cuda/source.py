@@ -37,6 +37,7 @@ class Source:
         shared_bytes: int = 0,
         scalars: tuple[Scalar, ...] = (),
         operations: Operations | None = None,
+        alternatives: tuple[str, ...] = (),
     ) -> Launch:
         """Plan a launch of one of this file's kernels; see `Launch`."""
         return Launch(
@@ -47,6 +48,7 @@ class Source:
             shared_bytes=shared_bytes,
             scalars=scalars,
             operations=operations,
+            alternatives=alternatives,
         )
 
     @property

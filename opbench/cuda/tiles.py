@@ -14,8 +14,8 @@ from opbench.errors import Unsupported
 
 T = TypeVar("T")
 
-INDICES = 2**31
-"""Kernels number values within one image, and blocks, by 32-bit integers."""
+INDICES = 2**31 - 2**8
+"""Kernels number values within one image, and blocks, by 32-bit integers; the last tile reaches a little beyond."""
 SHORT = 2**15
 """Rows and columns of images and windows are packed in 16 bits each."""
 
@@ -39,9 +39,10 @@ def whole_vector(dtype: torch.dtype, extent: int) -> int:
     return most if extent % most == 0 else 1
 
 
-def name(kernel: str, dtype: torch.dtype, *arguments: int | bool) -> str:
+def name(kernel: str, dtype: torch.dtype, *arguments: int | bool | str) -> str:
     """A kernel's name with its dtype and other template arguments."""
-    return f"{kernel}<{', '.join([TYPE_NAMES[dtype], *(str(argument).lower() for argument in arguments)])}>"
+    words = [str(argument).lower() if isinstance(argument, bool) else str(argument) for argument in arguments]
+    return f"{kernel}<{', '.join([TYPE_NAMES[dtype], *words])}>"
 
 
 def blocks(dtype: torch.dtype, tile: Tile, number: int, depth: int, outputs: int) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from opbench.api import Macs, Nchw, Work
-from opbench.cuda import CudaCore
+from opbench.cuda import CudaCore, tiles
 
 from . import narrow, products
 from .reference import Params
@@ -62,7 +61,7 @@ def _added_up(p: Params, like: Tensor, partials: Tensor) -> Tensor:
     return result
 
 
-@functools.lru_cache(maxsize=4096)
+@tiles.remembered
 def _output(p: Params, x: torch.Size, weight: torch.Size) -> torch.Size:
     """The output's shape; Unsupported where these kernels do not go."""
     vertical, horizontal = p.windows

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 from opbench.api import Unsupported
-from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div, kernel
+from opbench.cuda import Launch, Source, ceil_div, kernel, tiles
+from opbench.cuda.tiles import Tile
 from opbench.cuda.views import backward_view, flipped_view, forward_view
 
 from .reference import Params
@@ -19,11 +19,6 @@ BLOCKS = 264
 """Blocks that keep a large GPU busy: two for each of an H200's 132 multiprocessors."""
 LEAST_SHARE = 256
 """Positions a block of a weight gradient sums at least, lest its partial sums outweigh the work."""
-INDICES = 2**31 - 2**8
-"""Kernels number positions, and values within one image, by 32-bit integers; the last tile reaches a little beyond."""
-
-Tile = tuple[int, int]
-"""Rows and columns of a block's matrix product."""
 
 
 @kernel
@@ -45,13 +40,14 @@ def convolve_back(
 def _forward(p: Params, dtype: torch.dtype, weight: torch.Size, y: torch.Size, view: tuple[int, ...]) -> Launch:
     outputs, channels = weight[0] // p.groups, weight[1]
     positions, depth = y[0] * y[2] * y[3], weight[1:].numel()
-    filters = _whole_vector(dtype, depth)
-    tile = _tile(dtype, outputs, positions, p.groups, gathered=filters == 1)
+    filters = tiles.whole_vector(dtype, depth)
+    tile, possible = _tiles(dtype, outputs, positions, p.groups, gathered=filters == 1)
     pixels = _vector(dtype, y[2] * y[3]) if _is_pointwise(p) else _gathering(p, dtype, y[3])
     return SOURCE.launch(
-        _name("forward", dtype, *tile, filters, pixels),
-        **_blocks(dtype, tile, _tiles(tile, outputs, positions) * p.groups, depth, y.numel()),
+        tiles.name("forward", dtype, *tile, filters, pixels),
+        **tiles.blocks(dtype, tile, tiles.count(tile, outputs, positions) * p.groups, depth, y.numel()),
         scalars=(*view, y[0], p.groups, channels, outputs),
+        alternatives=tuple(tiles.name("forward", dtype, *other, filters, pixels) for other in possible),
     )
 
 
@@ -60,17 +56,19 @@ def convolve_back_strided(p: Params, dtype: torch.dtype, go: torch.Size, weight:
     """The same for any stride."""
     outputs, channels, residues = weight[0] // p.groups, weight[1], p.stride**2
     positions = gx[0] * ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
-    tile = _tile(dtype, channels, positions, p.groups * residues, gathered=True)
+    tile, possible = _tiles(dtype, channels, positions, p.groups * residues, gathered=True)
+    gathering = _gathering(p, dtype, gx[3])
     # The blocks of all residues together go through the taps once.
     depth = ceil_div(outputs * weight[2:].numel(), residues)
     every = p.stride // math.gcd(p.stride, p.dilation)
     return SOURCE.launch(
-        _name("strided_input_gradient", dtype, *tile, _gathering(p, dtype, gx[3])),
-        **_blocks(dtype, tile, _tiles(tile, channels, positions) * p.groups * residues, depth, gx.numel()),
+        tiles.name("strided_input_gradient", dtype, *tile, gathering),
+        **tiles.blocks(dtype, tile, tiles.count(tile, channels, positions) * p.groups * residues, depth, gx.numel()),
         scalars=(
             *backward_view(*p.windows, gx[2], gx[3]),
             *(gx[0], p.groups, channels, outputs, gx[2], gx[3], p.stride, every),
         ),
+        alternatives=tuple(tiles.name("strided_input_gradient", dtype, *other, gathering) for other in possible),
     )
 
 
@@ -82,8 +80,8 @@ def weigh(p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, partials
     tile, vector, pixels = _weight_way(p, dtype, partials[1:], go)
     share = _share(positions, splits)
     return SOURCE.launch(
-        _name("weight_gradient", dtype, *tile, vector, pixels),
-        **_blocks(dtype, tile, _tiles(tile, outputs, depth) * p.groups * splits, share, partials[1:].numel()),
+        tiles.name("weight_gradient", dtype, *tile, vector, pixels),
+        **tiles.blocks(dtype, tile, tiles.count(tile, outputs, depth) * p.groups * splits, share, partials[1:].numel()),
         scalars=(*forward_view(*p.windows, x[2], x[3]), x[0], p.groups, channels, outputs, share),
     )
 
@@ -92,7 +90,7 @@ def splits(p: Params, dtype: torch.dtype, weight: torch.Size, go: torch.Size) ->
     """Into how many partial sums a weight gradient is best split: enough blocks, none with too little to do."""
     outputs, depth = weight[0] // p.groups, weight[1:].numel()
     positions = go[0] * go[2] * go[3]
-    blocks = _tiles(_weight_way(p, dtype, weight, go)[0], outputs, depth) * p.groups
+    blocks = tiles.count(_weight_way(p, dtype, weight, go)[0], outputs, depth) * p.groups
     asked = max(1, min(ceil_div(BLOCKS, blocks), positions // LEAST_SHARE))
     return max(1, ceil_div(positions, max(1, _share(positions, asked))))
 
@@ -105,30 +103,34 @@ def require_sizes(p: Params, x: torch.Size, weight: torch.Size, y: torch.Size) -
     given, wanted = tuple(weight), (weight[0], x[1] // p.groups, vertical.kernel, horizontal.kernel)
     if given != wanted or weight[0] % p.groups or x[1] % p.groups:
         raise Unsupported(f"a weight {list(given)} does not fit {x[1]} channels in {p.groups} groups and {p}")
-    longest = max(*x[2:], *y[2:], vertical.span, horizontal.span)
-    if longest >= 2**15:
-        raise Unsupported(f"kernels pack rows and columns in 16 bits, and there are {longest} in a row")
-    sizes = {
-        "pixels of all images": x[0] * (x[2] + p.stride) * (x[3] + p.stride),
-        "outputs of all images": y[0] * y[2] * y[3],
-        "values of one image": max(x[1:].numel(), y[1:].numel()),
-        "weights": weight.numel(),
-    }
-    for what, size in sizes.items():
-        if size >= INDICES:
-            raise Unsupported(f"kernels number the {what} by 32-bit integers, and there are {size}")
+    tiles.require_short(*x[2:], *y[2:], vertical.span, horizontal.span)
+    tiles.require(
+        pixels_of_all_images=x[0] * (x[2] + p.stride) * (x[3] + p.stride),
+        outputs_of_all_images=y[0] * y[2] * y[3],
+        values_of_one_image=max(x[1:].numel(), y[1:].numel()),
+        weights=weight.numel(),
+    )
 
 
-def _tile(dtype: torch.dtype, rows: int, columns: int, products: int, *, gathered: bool) -> Tile:
-    """A tile for so many matrix products, as large as leaves enough of them; `gathered`: filters come one by one."""
+def _tiles(
+    dtype: torch.dtype, rows: int, columns: int, products: int, *, gathered: bool
+) -> tuple[Tile, tuple[Tile, ...]]:
+    """A tile for so many matrix products, as large as leaves enough of them, and those that other sizes would have.
+
+    Args:
+        dtype: of the operands.
+        rows: of each product.
+        columns: of each product.
+        products: how many.
+        gathered: whether filters come one by one.
+    """
     # Sums in float32 and the operands in flight leave no registers for 128 x 128; nor do gathered filters of so few
     # threads as have 64 rows.
     high = 128, 64 if dtype == torch.float32 else 128
     wide = 64, 64 if dtype == torch.float32 or gathered else 128
-    for tile in (high, wide):
-        if rows > tile[0] // 2 and _tiles(tile, rows, columns) * products >= BLOCKS // 2:
-            return tile
-    return 64, 64
+    possible = tuple(tile for tile in dict.fromkeys((high, wide, (64, 64))) if tile == (64, 64) or rows > tile[0] // 2)
+    fitting = (tile for tile in possible if tiles.count(tile, rows, columns) * products >= BLOCKS // 2)
+    return next(fitting, (64, 64)), possible
 
 
 def _weight_way(p: Params, dtype: torch.dtype, weight: torch.Size, go: torch.Size) -> tuple[Tile, int, int | str]:
@@ -142,10 +144,6 @@ def _weight_way(p: Params, dtype: torch.dtype, weight: torch.Size, go: torch.Siz
     # Compiled for one architecture or another, these lack a register or two for a tile of 128 x 128.
     tight = dtype == torch.float32 or (pixels == "ANY_TAPS" and vector in (2, 4))
     return (128, 64 if tight or weight[1:].numel() <= 64 else 128), vector, pixels
-
-
-def _tiles(tile: Tile, rows: int, columns: int) -> int:
-    return ceil_div(rows, tile[0]) * ceil_div(columns, tile[1])
 
 
 def _share(positions: int, splits: int) -> int:
@@ -171,31 +169,3 @@ def _gathering(p: Params, dtype: torch.dtype, width: int) -> str:
 def _vector(dtype: torch.dtype, extent: int) -> int:
     """The most values that divide an extent and fit a load of 16 bytes."""
     return math.gcd(16 // dtype.itemsize, max(1, extent))
-
-
-def _whole_vector(dtype: torch.dtype, extent: int) -> int:
-    """Values of a load of 16 bytes where that divides the extent, else 1."""
-    most = 16 // dtype.itemsize
-    return most if extent % most == 0 else 1
-
-
-def _name(name: str, dtype: torch.dtype, *arguments: int | str) -> str:
-    return f"{name}<{', '.join([TYPE_NAMES[dtype], *map(str, arguments)])}>"
-
-
-def _blocks(dtype: torch.dtype, tile: Tile, blocks: int, depth: int, outputs: int) -> dict[str, Any]:
-    """Grid, block, shared memory and work of so many tiles of so many terms."""
-    if blocks >= INDICES:
-        raise Unsupported(f"{blocks} blocks exceed the grid's {INDICES - 1}")
-    step = 16 if dtype == torch.float32 else 32
-    terms = blocks * tile[0] * tile[1] * ceil_div(depth, step) * step
-    return {
-        "grid": (blocks,),
-        "block": (2 * tile[0],),
-        "shared_bytes": 160 * sum(tile),
-        "operations": Operations(
-            outputs=outputs,
-            multiply_adds=terms if dtype == torch.float32 else 0,
-            products=0 if dtype == torch.float32 else terms // (16 * 8 * 16),
-        ),
-    }
