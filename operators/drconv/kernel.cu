@@ -194,7 +194,7 @@ struct InputGradient {
 // each such tap, and each region that a pixel of the tile is seen from through it, k goes over the outputs; the pixels
 // that another region's filters reach count as zero.
 template <typename T, int M, int N>
-__global__ void __launch_bounds__(2 * M, 192 / M) input_gradient(const InputGradient p) {
+__global__ void __launch_bounds__(2 * M, 128 / M) input_gradient(const InputGradient p) {
   typedef Product<T, M, N> Block;
   static_assert(N <= Block::THREADS, "a thread looks at one column");
   SHARED_MEMORY(T, shared);
@@ -248,7 +248,7 @@ struct FilterGradient {
 
 // Rows are outputs, columns taps, k the pixels of one region of one image; regions without pixels become zeros.
 template <typename T, int M, int N, bool POINTWISE>
-__global__ void __launch_bounds__(2 * M, 256 / M) filter_gradient(const FilterGradient p) {
+__global__ void __launch_bounds__(2 * M, 192 / M) filter_gradient(const FilterGradient p) {
   typedef Product<T, M, N> Block;
   typedef Planes<T, 1, true> Gradients;
   SHARED_MEMORY(T, shared);

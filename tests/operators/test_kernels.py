@@ -38,6 +38,9 @@ SPILLS: dict[tuple[str, str], str] = {
     for types in ("float, float", "float16, float", "float16, float16", "bfloat16, float", "bfloat16, bfloat16")
     for positions in (0, 4)
     for architecture in ("sm_100", "sm_120")
+} | {
+    (f"forward<{dtype}, 0, 1, -1>", "sm_80"): "two registers, for windows of more than 15 taps a side"
+    for dtype in ("float16", "bfloat16")
 }
 """(kernel, architecture) of instantiations that may spill, and why."""
 
