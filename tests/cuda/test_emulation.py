@@ -60,6 +60,20 @@ def test_a_missing_barrier_reads_nan_and_differs_between_orders(source: Path) ->
     assert not torch.equal(first.nan_to_num(-1), second.nan_to_num(-1))
 
 
+def test_warp_primitives_do_not_order_one_warp_after_another(source: Path) -> None:
+    body = """
+  SHARED_MEMORY(float, s);
+  s[threadIdx.x] = 1;
+  __syncwarp();
+  float there = s[63 - threadIdx.x];
+  there = __shfl_sync(0xffffffffu, there, threadIdx.x % 32);
+  static_cast<float*>(p.y)[threadIdx.x] = there;
+"""
+    what = launch(source, body, shared_bytes=256)
+    for order in ("forward", "reverse"):
+        assert result(what, torch.zeros(64), order).isnan().any()  # type: ignore[arg-type]
+
+
 def test_a_barrier_that_half_the_threads_skip_is_a_deadlock_or_wrong(source: Path) -> None:
     what = launch(
         source,

@@ -163,12 +163,24 @@ int next(int position, int count, unsigned order) {
   return static_cast<int>((block.seed >> 8) % static_cast<uint32_t>(count));
 }
 
-void resume(int index) {
-  Fiber& fiber = block.fibers[index];
-  if (fiber.state != State::kReady) return;
-  block.current = &fiber;
-  threadIdx = fiber.index;
-  Context::swap(block.scheduler, fiber.context);
+// Lets the threads of a warp go on that can; returns whether one could. A warp that goes on alone as far as it can is
+// ahead of the others by all that no barrier of the block forbids.
+bool run_warp(int warp, unsigned order, bool as_far_as_it_can) {
+  const int first = warp * kWarp, size = min(kWarp, static_cast<int>(block.fibers.size()) - first);
+  bool ran = false, again = true;
+  while (again && !block.failed) {
+    again = false;
+    for (int i = 0; i < size && !block.failed; ++i) {
+      Fiber& fiber = block.fibers[first + next(i, size, order)];
+      if (fiber.state != State::kReady) continue;
+      again = ran = true;
+      block.current = &fiber;
+      threadIdx = fiber.index;
+      Context::swap(block.scheduler, fiber.context);
+    }
+    again &= as_far_as_it_can;
+  }
+  return ran;
 }
 
 // Why no thread of the block can go on.
@@ -181,7 +193,7 @@ const char* waiting_for() {
 }
 
 void run_block(const on_cpu::Request& request) {
-  const int count = static_cast<int>(block.fibers.size());
+  const int count = static_cast<int>(block.fibers.size()), warps = static_cast<int>(block.warps.size());
   // All ones are NaN in every floating type: shared memory read before it is written shows up in the result.
   memset(block.shared, 0xff, request.shared_bytes);
   block.alive = count;
@@ -199,19 +211,12 @@ void run_block(const on_cpu::Request& request) {
   }
   for (Warp& warp : block.warps) warp.arrived = 0;
   while (block.alive && !block.failed) {
-    const int before = block.alive;
+    const bool random = request.order == 2;
     bool ran = false;
-    for (int i = 0; i < count && !block.failed; ++i) {
-      const int index = next(i, count, request.order);
-      ran |= block.fibers[index].state == State::kReady;
-      resume(index);
-    }
-    // A random pass may have met only fibres that wait.
-    for (int i = 0; i < count && !ran && !block.failed; ++i) {
-      ran = block.fibers[i].state == State::kReady;
-      resume(i);
-    }
-    if (!ran && before == block.alive && !block.failed) {
+    for (int i = 0; i < warps; ++i) ran |= run_warp(next(i, warps, request.order), request.order, !random);
+    // A random round may have met only threads that wait.
+    for (int warp = 0; warp < warps && !ran; ++warp) ran = run_warp(warp, 0, false);
+    if (!ran && block.alive && !block.failed) {
       block.failed = true;
       snprintf(block.message, 256, "deadlock: %s (block %u,%u,%u)", waiting_for(), blockIdx.x, blockIdx.y, blockIdx.z);
     }
