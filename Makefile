@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed ## Install, measure all eight operators at one sh
 	$(BIN)/opbench run suites/quickstart.yaml
 
 test: $(VENV)/.installed-dev ## Install and run the whole test suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev ## Lint and type-check
 	$(BIN)/ruff check .
