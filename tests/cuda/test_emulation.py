@@ -71,7 +71,7 @@ def test_warp_primitives_do_not_order_one_warp_after_another(source: Path) -> No
 """
     what = launch(source, body, shared_bytes=256)
     for order in ("forward", "reverse"):
-        assert result(what, torch.zeros(64), order).isnan().any()  # type: ignore[arg-type]
+        assert result(what, torch.zeros(64), order).isnan().any()
 
 
 def test_a_barrier_that_half_the_threads_skip_is_a_deadlock_or_wrong(source: Path) -> None:
