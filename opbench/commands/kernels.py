@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opbench.commands import options
-from opbench.errors import OpbenchError, PluginError
+from opbench.errors import MachineError, OpbenchError, PluginError, Unsupported
 
 if TYPE_CHECKING:
     from opbench.cuda.survey import Row
@@ -63,6 +63,8 @@ def kernels(operators: tuple[str, ...], architectures: tuple[str, ...], paths: t
                 for architecture in architectures or ("sm_90",):
                     options.say(f"compiling the kernels of {name} for {architecture}")
                     rows += survey.survey(name, operator, core, architecture)
+        except Unsupported as error:
+            raise MachineError(str(error)) from error
         except (PluginError, CompileError) as error:
             broken += 1
             options.say(str(error))

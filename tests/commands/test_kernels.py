@@ -182,3 +182,12 @@ def test_a_gpu_that_is_not_there_is_one_line(workshop: Workshop) -> None:
     assert command.status != 0
     assert command.errors.startswith("opbench: --device is cuda, and ")
     assert command.errors.count("\n") == 1
+
+
+def test_without_a_compiler_for_gpus_it_says_what_to_install(workshop: Workshop) -> None:
+    with_kernel(workshop)
+    command = workshop.opbench("kernels", "mine", "--operators", "ops", before="sys.modules['cupy'] = None")
+    assert command.status == 6
+    assert command.errors.endswith(
+        "opbench: compiling kernels needs CuPy; install opbench[cuda13], or opbench[cuda12]\n"
+    )
