@@ -51,8 +51,8 @@ class Proof:
 
     @property
     def passed(self) -> bool:
-        """Whether something was checked, and all of it was right."""
-        return bool(self.rows) and not self.trouble and not self.failures
+        """Whether some kernel ran, and all that was checked was right: an empty batch alone shows nothing."""
+        return any(row.kernel for row in self.rows) and not self.trouble and not self.failures
 
     @property
     def summary(self) -> str:
@@ -60,8 +60,8 @@ class Proof:
         if self.trouble:
             return f"FAILED: {self.trouble}"
         skips = f", {len(self.skipped)} cases skipped: {self.skipped[0][1]}" if self.skipped else ""
-        if not self.rows:
-            return f"FAILED: nothing was checked{skips}"
+        if not any(row.kernel for row in self.rows):
+            return f"FAILED: no kernel ran{skips}"
         cases = len({row.case for row in self.rows})
         kernels = len({kernel for row in self.rows for kernel in row.kernel.split(" + ") if kernel})
         counted = "1 kernel" if kernels == 1 else f"{kernels} kernels"

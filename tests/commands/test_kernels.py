@@ -191,3 +191,12 @@ def test_without_a_compiler_for_gpus_it_says_what_to_install(workshop: Workshop)
     assert command.errors.endswith(
         "opbench: compiling kernels needs CuPy; install opbench[cuda13], or opbench[cuda12]\n"
     )
+
+
+def test_without_a_compiler_for_the_cpu_nothing_passes(workshop: Workshop) -> None:
+    with_kernel(workshop)
+    nowhere = f"os.environ.update(OPBENCH_CACHE={str(workshop.folder / 'cache')!r}, CXX='nowhere', PATH='')"
+    command = workshop.opbench("verify", "mine", "--on-cpu", "--operators", "ops", "--dtype", "float32", before=nowhere)
+    assert (command.status, command.errors) == (5, "opbench: 0 of 1 passed\n")
+    assert "FAILED: no kernel ran" in command.output
+    assert "needs a C++ compiler; install g++, or name one in CXX" in command.output
