@@ -135,6 +135,9 @@ class Operator:
     """Parameter sets that the gate checks: several groups, strides, dilations, every option."""
     surrogate_gradients: tuple[str, ...] = ()
     """Inputs whose gradient is defined by a formula and is not the derivative of the forward."""
+    equivalent: type[nn.Module] | None = None
+    """The module of torch.nn that computes what the core does, where there is one: what counters that know modules
+    would have seen in the core's place."""
     source: str = ""
     """The paper: authors, title, venue, arXiv number."""
 

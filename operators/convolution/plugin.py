@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from opbench.api import Cost, Implementation, Macs, Maker, Nchw, Operator, Sample, Work
 
@@ -40,6 +40,7 @@ OPERATOR = Operator(
     inputs=inputs,
     layer=Convolution,
     cost=cost,
+    equivalent=nn.Conv2d,
     implementations={
         "native": Implementation(core=native, summary="torch.nn.functional.conv2d"),
         "channels_last": Implementation(
