@@ -59,7 +59,8 @@ class Convention:
 
 _ONCE: Rates = {"core": 1, "convolution": 1, "linear": 1, "product": 1}
 _TORCH_MODULES = frozenset(
-    "Conv2d ConvTranspose2d Linear BatchNorm2d ReLU ReLU6 MaxPool2d AvgPool2d AdaptiveAvgPool2d Upsample".split()
+    ("Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "ReLU", "ReLU6")
+    + ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Upsample")
 )
 _WRAPPERS = frozenset({"WrappedConv2d", "WrappedConvTranspose2d", "WrappedLinear"})
 
@@ -112,15 +113,15 @@ CONVENTIONS: Mapping[str, Convention] = {
         ),
         Convention(
             name="C1-old+agg",
-            rule=f"{_MMCV_RULE}; blind to mmcv's own wrappers of convolutions; with k·k for each output of an involution",
+            rule=f"{_MMCV_RULE}; blind to mmcv's own wrappers; with k·k for each output of an involution",
             used_by="two Mask R-CNN rows of the involution tables",
             modules=_TORCH_MODULES,
             **_MMCV,  # type: ignore[arg-type]
         ),
         Convention(
             name="C2",
-            rule="fvcore in evaluation mode: MACs, 2 for each element of a batch norm, 5 of a layer or group norm, 1 for "
-            "each input of an adaptive pooling, 1 or 4 for each output of a nearest or bilinear upsampling",
+            rule="fvcore in evaluation mode: MACs, 2 for each element of a batch norm, 5 of a layer or group norm, 1 "
+            "for each input of an adaptive pooling, 1 or 4 for each output of a nearest or bilinear upsampling",
             used_by="HorNet, InceptionNeXt, UniRepLKNet, timm",
             per_mac=_ONCE,
             per_input={"batch_norm": 2, "layer_norm": 5, "group_norm": 5, "global_pool": 1},
@@ -142,7 +143,7 @@ CONVENTIONS: Mapping[str, Convention] = {
         ),
         Convention(
             name="C4",
-            rule="MACs without the classifier, 5 for each element of a batch norm, 1 for each input of the last pooling",
+            rule="MACs without the classifier, 5 for each element of a batch norm, 1 for each input of the pooling",
             used_by="mmpretrain's RepLKNet",
             per_mac=_ONCE,
             per_input={"batch_norm": 5, "global_pool": 1},

@@ -1,4 +1,4 @@
-"""A published network as data: which family builds it, with which options, and which operator fills its slots. No torch."""
+"""A published network as data: which family builds it, how, and which operator fills its slots. No torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Network:
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     """Of that operator, where they are not its defaults."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    input: Nchw = Nchw(1, 3, 224, 224)
+    input: Nchw = field(default_factory=lambda: Nchw(1, 3, 224, 224))
     """What its paper counts it at."""
     source: str = ""
     """Paper and, where the facts are the code's, the repository."""
@@ -47,7 +47,7 @@ class Network:
         return network
 
     def params_for(self, operator: str, given: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-        """The parameters of an operator in the slots: the network's own where it is its own operator, then the given."""
+        """The parameters of an operator in the slots: the given, and the network's where it is its own operator."""
         return {**(self.params if operator == self.operator else {}), **given}
 
     def require_measurable(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a count prints as a paper printed it: rounded half up, or by way of two decimals, as some tables were made."""
+"""Whether a count prints as a paper printed it: rounded half up, or by way of two decimals, as some tables are."""
 
 from __future__ import annotations
 

@@ -32,12 +32,23 @@ class Filling:
     params: Mapping[str, ParamValue]
     """Those that differ from the operator's defaults."""
     core: Core
+    own: bool = True
+    """Whether the network's paper has this operator there; then the network may say what varies from stage to stage."""
+    chosen: frozenset[str] = frozenset()
+    """Parameters that whoever asked for the network has set, which no stage varies."""
 
     def __post_init__(self) -> None:
         taken = [name for name in DECIDED if name in self.params]
         if taken:
             raise ValueError(f"the slots of a network decide {' and '.join(taken)}")
         parameters.build(self.operator.params, self.params)
+
+    def varied(self, **params: ParamValue) -> Filling:
+        """The same operator with parameters that a stage of the network has for itself; any other operator as it is."""
+        if not self.own:
+            return self
+        free = {name: value for name, value in params.items() if name not in self.chosen}
+        return dataclasses.replace(self, params={**self.params, **free})
 
     def __call__(self, in_channels: int, out_channels: int | None = None, stride: int = 1) -> Slot:
         """Fill one slot.

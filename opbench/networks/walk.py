@@ -7,7 +7,7 @@ core of an operator is noted. What a step counts for is decided elsewhere, by `c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -47,7 +47,7 @@ class Step:
     """Of the module that makes the call."""
     module: str
     """Class of the module that is this call and no more, as 'Conv2d'; '' for a function called between modules."""
-    macs: Macs = Macs.exact(0)
+    macs: Macs = field(default_factory=lambda: Macs.exact(0))
     offsets: int = 0
     """Outputs to which a bias is added."""
     inputs: int = 0
@@ -79,7 +79,7 @@ class _Recorder(TorchFunctionMode):
     """Notes the calls of torch functions, and which module makes them."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.steps: list[Step] = []
         self.names: dict[nn.Module, str] = {}
         self.stack: list[tuple[nn.Module, tuple[int, ...]]] = []
@@ -121,9 +121,9 @@ class _Recorder(TorchFunctionMode):
         module, _ = self.stack[-1]
         # A module without modules in it is taken for the one call it makes: that is what counters of modules see.
         own = "" if next(module.children(), None) else type(module).__name__
-        path = self.names[module]
-        sizes = {"inputs": args[0].numel() if isinstance(args[0], Tensor) else 0, "outputs": output.numel()}
-        self.steps.append(Step(path=path, module=own, **sizes, **step))
+        inputs = args[0].numel() if isinstance(args[0], Tensor) else 0
+        step |= {"path": self.names[module], "module": own, "inputs": inputs, "outputs": output.numel()}
+        self.steps.append(Step(**step))
         return output
 
     def core(self, params: Any, tensors: tuple[Tensor, ...]) -> Tensor:
