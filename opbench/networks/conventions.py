@@ -59,8 +59,10 @@ class Convention:
 
 _ONCE: Rates = {"core": 1, "convolution": 1, "linear": 1, "product": 1}
 _TORCH_MODULES = frozenset(
-    ("Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "ReLU", "ReLU6")
-    + ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Upsample")
+    {
+        *("Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "ReLU", "ReLU6"),
+        *("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Upsample"),
+    }
 )
 _WRAPPERS = frozenset({"WrappedConv2d", "WrappedConvTranspose2d", "WrappedLinear"})
 
