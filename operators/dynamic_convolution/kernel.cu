@@ -204,8 +204,9 @@ __global__ void __launch_bounds__(2 * ROWS * TILES, 1) strided_input_gradient(co
   });
 }
 
-// Experts whose gradients a block keeps in registers.
-constexpr int AT_ONCE = 4;
+// Experts whose gradients a block keeps: the first in registers, the last in shared memory, where each thread has a
+// place of its own. Some devices' registers would not quite hold all.
+constexpr int AT_ONCE = 4, IN_REGISTERS = 3;
 
 struct WeightGradient {
   const void* gradient;   // [N, G * outputs, Ho, Wo]
@@ -223,12 +224,14 @@ struct WeightGradient {
 // image by image it makes the tile of the image's own gradient, adds to each expert's what the attention gives it, and
 // multiplies it with the experts' filters for the attention's own gradient.
 template <typename T, typename Result, int POSITIONS>
-__global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
+__global__ void __launch_bounds__(128, 2) weight_gradient(const WeightGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   constexpr bool POINTWISE = POSITIONS > 0;
   constexpr int RUN = Block::RUN, RUNS = ROWS * COLUMNS / Block::THREADS / RUN;
   SHARED_MEMORY(T, shared);
   float* warp_sums = reinterpret_cast<float*>(shared) + 160 * (ROWS + COLUMNS) / 4;
+  // [RUNS, THREADS, RUN]: neighbouring threads have neighbouring places.
+  float* parked = warp_sums + 16 + threadIdx.x * RUN;
   const Experts& of = p.of;
   const int pixels = p.view.positions.by, plane = p.view.height * p.view.width, depth = of.channels * p.view.taps.by;
   const int rows = (of.outputs + ROWS - 1) / ROWS, columns = (depth + COLUMNS - 1) / COLUMNS;
@@ -239,7 +242,8 @@ __global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
   const int output = tile.group * of.outputs;
   const int expert_size = of.groups * of.outputs * depth, first = expert * expert_size + (output + row) * depth + column;
   const T* weight = static_cast<const T*>(p.weight) + first;
-  float gradients[AT_ONCE][RUNS][RUN] = {};
+  float gradients[IN_REGISTERS][RUNS][RUN] = {};
+  for (int i = 0; i < RUNS * RUN; ++i) parked[i / RUN * Block::THREADS * RUN + i % RUN] = 0;
   Block product;
   for (int image = split * p.share; image < min(of.images, (split + 1) * p.share); ++image) {
     const T* gradient = planes_of<T>(p.gradient, image, of.groups, tile.group, of.outputs, pixels);
@@ -253,29 +257,35 @@ __global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
       product.add(values, Windows<T, true>{p.view, x, 0, pixels, depth, column}, 0, pixels, shared);
 
     const T* attention = static_cast<const T*>(p.attention) + static_cast<long long>(image) * of.experts + expert;
-    float shares[AT_ONCE], products[AT_ONCE] = {};
+    float shares[AT_ONCE];
 #pragma unroll
     for (int e = 0; e < AT_ONCE; ++e) shares[e] = e < experts ? to_float(attention[e]) : 0;
     int run = 0;
-    product.each([&](int i, int j, const float(&sums)[RUN]) {
+    product.each([&](int, int, const float(&sums)[RUN]) {
 #pragma unroll
-      for (int e = 0; e < AT_ONCE; ++e)
+      for (int e = 0; e < IN_REGISTERS; ++e)
 #pragma unroll
         for (int at = 0; at < RUN; ++at) gradients[e][run][at] = fmaf(shares[e], sums[at], gradients[e][run][at]);
+      float values[RUN], *place = parked + run * Block::THREADS * RUN;
+      load_floats<float, RUN>(values, place);
+#pragma unroll
+      for (int at = 0; at < RUN; ++at) values[at] = fmaf(shares[IN_REGISTERS], sums[at], values[at]);
+      store_floats<float, RUN>(place, values);
       ++run;
-      if (p.products && row + i < of.outputs) {
-#pragma unroll
-        for (int e = 0; e < AT_ONCE; ++e)
-#pragma unroll
-          for (int at = 0; at < RUN; ++at)
-            if (e < experts && column + j + at < depth)
-              products[e] = fmaf(sums[at], to_float(weight[e * expert_size + i * depth + j + at]), products[e]);
-      }
     });
     if (!p.products) continue;
+    // One expert after the other: beside their gradients, the filters of all would have no registers.
+#pragma unroll 1
+    for (int e = 0; e < experts; ++e) {
+      const T* filters = weight + e * expert_size;
+      float sum = 0;
+      product.each([&](int i, int j, const float(&sums)[RUN]) {
+        if (row + i >= of.outputs) return;
 #pragma unroll
-    for (int e = 0; e < AT_ONCE; ++e) {
-      const float sum = warp_sum(products[e]);
+        for (int at = 0; at < RUN; ++at)
+          if (column + j + at < depth) sum = fmaf(sums[at], to_float(filters[i * depth + j + at]), sum);
+      });
+      sum = warp_sum(sum);
       if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32 * AT_ONCE + e] = sum;
     }
     __syncthreads();
@@ -295,7 +305,8 @@ __global__ void __launch_bounds__(128) weight_gradient(const WeightGradient p) {
 #pragma unroll
       for (int at = 0; at < RUN; ++at)
         if (e < experts && row + i < of.outputs && column + j + at < depth)
-          result[e * expert_size + i * depth + j + at] = from_float<Result>(gradients[e][run][at]);
+          result[e * expert_size + i * depth + j + at] = from_float<Result>(
+              e < IN_REGISTERS ? gradients[e % IN_REGISTERS][run][at] : parked[run * Block::THREADS * RUN + at]);
     ++run;
   });
 }

@@ -18,7 +18,7 @@ TILE = (64, 64)
 TILES = 3
 """Tiles of a block, which share the experts' filters; a fourth would ask for more shared memory than some GPUs have."""
 AT_ONCE = 4
-"""Experts whose gradients a block of `weigh` keeps in registers."""
+"""Experts whose gradients a block of `weigh` keeps, all but one in registers."""
 USUAL = 4
 """Experts that kernels are made for, the paper's number; for others the same kernels count them as they run."""
 SMALL = 15
@@ -106,7 +106,8 @@ def weigh(
     share = ceil_div(max(1, x[0]), splits)
     number = count_tiles(p, weight) * ceil_div(p.experts, AT_ONCE) * splits
     launch = tiles.blocks(dtype, TILE, number, ceil_div(pixels, 32) * 32 * share, weight.numel())
-    launch["shared_bytes"] += 64
+    # Sums of each warp, and the tile of the expert that has no registers.
+    launch["shared_bytes"] += 64 + 4 * TILE[0] * TILE[1]
     return SOURCE.launch(
         f"weight_gradient<{TYPE_NAMES[dtype]}, {kind}, {positions}>",
         **launch,

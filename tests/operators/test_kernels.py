@@ -30,18 +30,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ELSEWHERE = [Path(path) for path in os.environ.get("OPBENCH_OPERATORS", "").split(os.pathsep) if path]
 REGISTRY = Registry.discover([EXAMPLES, *ELSEWHERE])
 
-SPILLS: dict[tuple[str, str], str] = {
-    (
-        f"weight_gradient<{types}, {positions}>",
-        architecture,
-    ): "four experts' gradients fit the registers of sm_90 only just"
-    for types in ("float, float", "float16, float", "float16, float16", "bfloat16, float", "bfloat16, bfloat16")
-    for positions in (0, 4)
-    for architecture in ("sm_100", "sm_120")
-} | {
-    (f"forward<{dtype}, 0, 1, -1>", "sm_80"): "two registers, for windows of more than 15 taps a side"
-    for dtype in ("float16", "bfloat16")
-}
+SPILLS: dict[tuple[str, str], str] = {}
 """(kernel, architecture) of instantiations that may spill, and why."""
 
 
