@@ -7,7 +7,7 @@ slot) as in every current code, not in the 1x1 before it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from opbench.networks.slot import Filling
 
 Stem = Literal["7x7", "3x3", "slot"]
+Norm = Literal["batch", "synchronised"]
+
+NORMS: Mapping[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "synchronised": nn.SyncBatchNorm}
+"""They compute the same on one device; counters that know modules by their class may know only the first."""
 
 _WIDTHS = (64, 128, 256, 512)
 
@@ -25,8 +29,8 @@ def build(
     blocks: Sequence[int],
     block: Literal["bottleneck", "basic"] = "bottleneck",
     stem: Stem = "7x7",
-    classes: int = 1000,
-    norm: type[nn.Module] = nn.BatchNorm2d,
+    classes: int | None = 1000,
+    norm: Norm = "batch",
 ) -> ResNet:
     """Build a ResNet with so many blocks in each of its stages.
 
@@ -35,17 +39,17 @@ def build(
         blocks: of each stage.
         block: 'bottleneck' has its slot between two 1x1 convolutions, 'basic' has two slots.
         stem: '7x7' is the paper's; '3x3' three convolutions (ResNet-C); 'slot' RedNet's, a slot between two 3x3.
-        classes: of the classifier.
-        norm: batch norm, or what counters take for something else.
+        classes: of the classifier; None for a backbone without one.
+        norm: batch norm of one device or of all.
     """
-    return ResNet(fill, blocks, block, stem, classes, norm)
+    return ResNet(fill, blocks, block, stem, classes, NORMS[norm])
 
 
 class ResNet(nn.Module):
-    """[N, 3, H, W] -> [N, classes]."""
+    """[N, 3, H, W] -> [N, classes], or the pooled features where there is no classifier."""
 
     def __init__(
-        self, fill: Filling, blocks: Sequence[int], block: str, stem: Stem, classes: int, norm: type[nn.Module]
+        self, fill: Filling, blocks: Sequence[int], block: str, stem: Stem, classes: int | None, norm: type[nn.Module]
     ) -> None:
         super().__init__()
         make = Bottleneck if block == "bottleneck" else Basic
@@ -60,7 +64,7 @@ class ResNet(nn.Module):
                 channels = width * make.expansion
             self.stages.append(nn.Sequential(*chain))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(channels, classes)
+        self.head = nn.Identity() if classes is None else nn.Linear(channels, classes)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """[N, 3, H, W] -> the output of each stage, at 1/4 to 1/32 of the size."""
