@@ -11,7 +11,7 @@
 //
 // Predicted bounds on an H200, clocks of an SM per output where memory takes 0.24: 7x7 on 56x56 0.25 (memory, and issue
 // close behind), 13x13 on 28x28 0.46 (issue, tensor cores), 31x31 on 56x56 1.34 (tensor cores). Not measured.
-#include "planes.cuh"
+#include "stacks.cuh"
 
 struct Banded {
   const void* x;       // [N, C, H, W]

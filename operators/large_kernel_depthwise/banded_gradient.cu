@@ -10,7 +10,7 @@
 //
 // Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.24: 7x7 on 56x56 0.28, 13x13 on
 // 28x28 0.52, 31x31 on 56x56 1.84 (tensor cores, of whose products a band wastes more than half). Not measured.
-#include "planes.cuh"
+#include "stacks.cuh"
 
 struct BandedGradient {
   const void* gradient;  // [N, C, H, W]

@@ -1,12 +1,12 @@
-// Depthwise convolution of stride 1 in float32; with the filter turned, the input's gradient.
+// Depthwise convolution of stride 1 in float32 with more than seven taps per side; with the filter turned, the input's
+// gradient.
 //
-// A thread computes 4 rows of 8 outputs in registers, of 4 with a short filter: each row of the image that they see
-// passes by once, eight taps at a time, and meets up to four rows of the filter. The filter is read from shared memory,
-// the same words by all threads, and a short one stays in registers.
+// A thread computes 4 rows of 8 outputs in registers: each row of the image that they see passes by once, eight taps at
+// a time, and meets up to four rows of the filter. The filter is read from shared memory, the same words by all threads.
 //
-// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.49: 7x7 on 56x56 0.79, 13x13 on
-// 28x28 2.0, 31x31 on 56x56 9.1 (issue; of five instructions of the main loop four are multiply-adds). Not measured.
-#include "planes.cuh"
+// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.49: 13x13 on 28x28 2.0, 31x31 on 56x56
+// 9.1 (issue; of five instructions of the main loop four are multiply-adds). Not measured.
+#include "stacks.cuh"
 
 struct Blocked {
   const float* x;       // [N, C, H, W]
@@ -19,10 +19,10 @@ struct Blocked {
   int images, rows, held, row_tiles, column_tiles, columns, stride;
 };
 
-constexpr int SIDE = 4;  // rows of a thread's outputs
+constexpr int SIDE = 4, WIDE = 8;  // rows and columns of a thread's outputs
 
 // A row of the outputs by taps FROM to TO of eight, x being what the thread's columns see.
-template <int FROM, int TO, int WIDE>
+template <int FROM, int TO>
 DEVICE void multiply_taps(float (&sums)[WIDE], const float (&x)[WIDE + 8], const float (&taps)[8]) {
 #pragma unroll
   for (int tap = FROM; tap < TO; ++tap)
@@ -31,7 +31,7 @@ DEVICE void multiply_taps(float (&sums)[WIDE], const float (&x)[WIDE + 8], const
 }
 
 // All rows of the outputs by the rows `a`, a - 1, ... of the filter, where there are such rows.
-template <int FROM, int TO, int WIDE>
+template <int FROM, int TO>
 DEVICE void multiply_rows(float (&sums)[SIDE][WIDE], const float (&x)[WIDE + 8], const float* filter, int stride, int a,
                           int kernel) {
 #pragma unroll
@@ -55,11 +55,11 @@ DEVICE void load_quads(float (&x)[COUNT], const float* from) {
   }
 }
 
-// TAIL: kernel % 8, which fixes how far rows must be shifted for aligned loads. SHORT: the kernel has no more taps.
-template <int TAIL, bool SHORT>
-__global__ void __launch_bounds__(256, SHORT ? 3 : 2) convolve_blocked(const Blocked p) {
+// TAIL: kernel % 8, which fixes how far rows must be shifted for aligned loads.
+template <int TAIL>
+__global__ void __launch_bounds__(256, 2) convolve_blocked(const Blocked p) {
   constexpr int SHIFT = (4 - TAIL / 2 % 4) % 4, END = TAIL + SHIFT;
-  constexpr int WIDE = SHORT ? 4 : 8, QUADS = WIDE / 4 + 2, END_QUADS = (END + WIDE - 1 + 3) / 4;
+  constexpr int QUADS = WIDE / 4 + 2, END_QUADS = (END + WIDE - 1 + 3) / 4;
   SHARED_MEMORY(float, zeros);
   float* planes = zeros + p.stride;
   float* filter = planes + p.images * p.held * p.stride;
@@ -104,35 +104,22 @@ __global__ void __launch_bounds__(256, SHORT ? 3 : 2) convolve_blocked(const Blo
       return exists ? planes + (image * p.held + seen - first_held) * p.stride + column : zeros;
     };
     float x[WIDE + 8];
-    if constexpr (SHORT) {
-      // Unrolled: each row of the filter is loaded once and stays for the four rows of outputs.
-      float taps[SIDE][8];
-#pragma unroll
-      for (int a = 0; a < TAIL + SIDE - 1; ++a) {
-        load_quads<0, END_QUADS>(x, row_under(a));
-        if (a < TAIL) load_floats(taps[a % SIDE], filter + a * filter_stride);
-#pragma unroll
-        for (int i = 0; i < SIDE; ++i)
-          if (a >= i && a - i < TAIL) multiply_taps<SHIFT, END>(sums[i], x, taps[(a - i) % SIDE]);
-      }
-    } else {
 #pragma unroll 1
-      for (int a = first; a < last; ++a) {
-        const float* from = row_under(a);
-        const float* taps = filter + a * filter_stride;
-        load_quads<0, QUADS>(x, from);
-        multiply_rows<SHIFT, 8>(sums, x, taps, filter_stride, a, p.kernel);
-        for (int left = p.kernel - 16 - TAIL;; left -= 8) {
+    for (int a = first; a < last; ++a) {
+      const float* from = row_under(a);
+      const float* taps = filter + a * filter_stride;
+      load_quads<0, QUADS>(x, from);
+      multiply_rows<SHIFT, 8>(sums, x, taps, filter_stride, a, p.kernel);
+      for (int left = p.kernel - 16 - TAIL;; left -= 8) {
 #pragma unroll
-          for (int i = 0; i < WIDE; ++i) x[i] = x[8 + i];
-          from += 8, taps += 8;
-          if (left < 0) break;
-          load_quads<WIDE / 4, QUADS>(x, from);
-          multiply_rows<0, 8>(sums, x, taps, filter_stride, a, p.kernel);
-        }
-        load_quads<WIDE / 4, END_QUADS>(x, from);
-        multiply_rows<0, END>(sums, x, taps, filter_stride, a, p.kernel);
+        for (int i = 0; i < WIDE; ++i) x[i] = x[8 + i];
+        from += 8, taps += 8;
+        if (left < 0) break;
+        load_quads<WIDE / 4, QUADS>(x, from);
+        multiply_rows<0, 8>(sums, x, taps, filter_stride, a, p.kernel);
       }
+      load_quads<WIDE / 4, END_QUADS>(x, from);
+      multiply_rows<0, END>(sums, x, taps, filter_stride, a, p.kernel);
     }
     float* y = p.y + start + image * image_size + (top + row) * p.width + first_column + column;
 #pragma unroll

@@ -1,4 +1,4 @@
-"""Kernels for a stride of one in float32: when to launch which instance, over what grid."""
+"""Kernels for a stride of one in float32 beyond seven taps per side: when to launch which instance, over what grid."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from opbench.cuda import Launch, Operations, Source, ceil_div
 
+from . import short
 from .reference import Params
 from .stacks import SHARED_BYTES, Stack, access_bytes, splits_of, stack_of
 
@@ -17,8 +18,8 @@ GRADIENT = Source.beside(__file__, "blocked_gradient.cu")
 MAX_KERNEL = 65
 """Taps per side whose filter leaves shared memory for an image."""
 _MOST_COLUMNS = 64
-_SIDE = 4
-"""Rows of outputs of a thread."""
+_SIDE, _WIDE = 4, 8
+"""Rows and columns of outputs of a thread."""
 _PATCH_ROWS = (3, 4, 5, 7)
 """Rows of the filter that a warp of the gradient may have; it has eight taps of each."""
 _SEGMENT = 7
@@ -27,7 +28,7 @@ _SEGMENT = 7
 
 def covers(p: Params, dtype: torch.dtype) -> bool:
     """Whether these kernels compute the convolution and its gradients."""
-    return p.stride == p.dilation == 1 and 1 < p.kernel_size <= MAX_KERNEL and dtype == torch.float32
+    return p.stride == p.dilation == 1 and short.MAX_KERNEL < p.kernel_size <= MAX_KERNEL and dtype == torch.float32
 
 
 def convolve(p: Params, dtype: torch.dtype, x: torch.Size, *, turned: bool) -> Launch | None:
@@ -35,20 +36,19 @@ def convolve(p: Params, dtype: torch.dtype, x: torch.Size, *, turned: bool) -> L
     if not x.numel():
         return None
     batch, channels, height, width = x
-    k, tail = p.kernel_size, p.kernel_size % 8
-    wide = 4 if k < 8 else 8
-    columns, column_tiles = _columns(width, wide)
+    k = p.kernel_size
+    columns, column_tiles = _columns(width, _WIDE)
     stride = _multiple(columns + k + _shift(p) - 1, 4)
 
     def shared_bytes(stack: Stack) -> int:
         return 4 * ((1 + stack.images * stack.held) * stride + k * 8 * ceil_div(k + _shift(p), 8))
 
-    most_rows = 256 * _SIDE // (columns // wide)
+    most_rows = 256 * _SIDE // (columns // _WIDE)
     stack = stack_of(batch, channels, height, column_tiles, k, shared_bytes, most_rows=most_rows)
-    blocks = stack.images * ceil_div(stack.rows, _SIDE) * (columns // wide)
+    blocks = stack.images * ceil_div(stack.rows, _SIDE) * (columns // _WIDE)
     threads = min(256, 32 * ceil_div(blocks, 32))
     return SOURCE.launch(
-        f"convolve_blocked<{tail}, {'true' if k < 8 else 'false'}>",
+        f"convolve_blocked<{k % 8}>",
         grid=(stack.units * channels,),
         block=(threads,),
         shared_bytes=shared_bytes(stack),
@@ -58,7 +58,7 @@ def convolve(p: Params, dtype: torch.dtype, x: torch.Size, *, turned: bool) -> L
         ),
         operations=Operations(
             outputs=x.numel(),
-            multiply_adds=stack.units // stack.row_tiles * stack.tap_rows * channels * blocks * _SIDE * wide * k,
+            multiply_adds=stack.units // stack.row_tiles * stack.tap_rows * channels * blocks * _SIDE * _WIDE * k,
         ),
     )
 

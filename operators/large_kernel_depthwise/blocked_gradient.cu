@@ -1,13 +1,14 @@
-// Gradient of the filter of a depthwise convolution of stride 1 in float32, without atomics.
+// Gradient of the filter of a depthwise convolution of stride 1 in float32 with more than seven taps per side, without
+// atomics.
 //
 // A warp has ROWS rows x 8 taps of the filter, as many sums in each lane's registers. A lane walks down four columns of
 // the image, a few rows at a time: every row of the image meets the last ROWS rows of the gradient, kept in registers.
 // At the end lanes and warps are added up in order. What a block finds in its share of the images is one of `splits`
 // parts, which sum_parts adds in order.
 //
-// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 7x7 on 56x56 0.65, 13x13 on 28x28 2,
-// 31x31 on 56x56 9.5 (issue; 85 to 90 % of the main loop are multiply-adds). Not measured.
-#include "planes.cuh"
+// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 13x13 on 28x28 2, 31x31 on
+// 56x56 9.5 (issue; 85 to 90 % of the main loop are multiply-adds). Not measured.
+#include "stacks.cuh"
 
 struct BlockedGradient {
   const float* gradient;  // [N, C, H, W]

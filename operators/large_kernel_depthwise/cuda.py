@@ -12,7 +12,7 @@ from torch import Tensor
 from opbench.api import Macs, Nchw, Unsupported, Work
 from opbench.cuda import TYPE_NAMES, CudaCore, Launch, Operations, Source, ceil_div, kernel
 
-from . import banded, blocked
+from . import banded, blocked, short
 from .reference import Params
 
 SOURCE = Source.beside(__file__)
@@ -141,6 +141,8 @@ def _path(p: Params, dtype: torch.dtype) -> _Path | None:
     """The fast kernels that cover a convolution; None for the general ones of kernel.cu."""
     if banded.covers(p, dtype):
         return banded
+    if short.covers(p, dtype):
+        return short
     return blocked if blocked.covers(p, dtype) else None
 
 

@@ -15,7 +15,7 @@ from opbench.catching import CatchingCase, inputs_of
 from opbench.check import Comparison, check
 from opbench.cuda import Launch, on_cpu
 from opbench.errors import Unsupported
-from operators.large_kernel_depthwise import banded, blocked, cuda, stacks
+from operators.large_kernel_depthwise import banded, blocked, cuda, short, stacks
 from operators.large_kernel_depthwise.plugin import OPERATOR
 from operators.large_kernel_depthwise.reference import Params, channels_last, large_kernel_depthwise, native
 
@@ -39,8 +39,8 @@ BUGS = {
         *(SEVEN, STACKED, "float16"),
     ),
     "the last row of a plane is left out": (
-        *("planes.cuh", "height - region.first_row);", "height - region.first_row) - 1;"),
-        *(SEVEN, Nchw(1, 1, 5, 8), "float32"),
+        *("stacks.cuh", "height - region.first_row);", "height - region.first_row) - 1;"),
+        *(Params(kernel_size=9), Nchw(1, 1, 5, 8), "float32"),
     ),
     "two matrices of the gradient are swapped": (
         "banded_gradient.cu",
@@ -53,8 +53,48 @@ BUGS = {
         *(SEVEN, Nchw(1, 1, 5, 8), "float16"),
     ),
     "a thread's last row of outputs misses a row of taps": (
-        *("blocked.cu", "a < TAIL + SIDE - 1;", "a < TAIL + SIDE - 2;"),
+        *("short.cu", "step < STRIP + K - 1;", "step < STRIP + K - 2;"),
+        *(SEVEN, Nchw(1, 1, 14, 8), "float32"),
+    ),
+    "the filter is turned the wrong way": (
+        *("short.cu", "p.turned ? SQUARE - 1 - i : i", "p.turned ? i : i"),
         *(SEVEN, Nchw(1, 1, 8, 8), "float32"),
+    ),
+    "sums begin before the image is there": (
+        *("short.cu", "    wait_for_copies<0>();\n", ""),
+        *(SEVEN, Nchw(1, 1, 8, 8), "float32"),
+    ),
+    "zeros are written over the image": (
+        *("short.cu", "  __syncthreads();\n  float taps[FILTER];\n", "  float taps[FILTER];\n"),
+        *(SEVEN, STACKED, "float32"),
+    ),
+    "images of a batch lie too close": (
+        *("strips.cuh", "PADDING + place.image * (u.rows + PADDING)", "PADDING + place.image * u.rows"),
+        *(SEVEN, Nchw(3, 1, 14, 7), "float32"),
+    ),
+    "pixels of the next row are beside a tile": (
+        *("strips.cuh", "static_cast<unsigned>(x) < static_cast<unsigned>(u.width);", "true;"),
+        *(SEVEN, Nchw(1, 1, 35, 70), "float32"),
+    ),
+    "a tile begins a row too late": (
+        *("strips.cuh", "y = top - PADDING + row,", "y = top - PADDING + row + 1,"),
+        *(Params(kernel_size=3), Nchw(1, 1, 8, 68), "float32"),
+    ),
+    "the last row of an image is not stored": (
+        *("short.cu", "if (i >= rows) return;", "if (i + 1 >= rows) return;"),
+        *(SEVEN, Nchw(2, 1, 5, 8), "float32"),
+    ),
+    "a row's last columns stay out of the sum": (
+        *("short_gradient.cu", "j < columns)", "j + COUNT < columns)"),
+        *(SEVEN, STACKED, "float32"),
+    ),
+    "lanes exchange what they keep": (
+        *("short_gradient.cu", "upper ? low : high, DISTANCE", "upper ? high : low, DISTANCE"),
+        *(SEVEN, Nchw(1, 1, 8, 8), "float32"),
+    ),
+    "the last warp is forgotten": (
+        *("short_gradient.cu", "blockDim.x) / 32; ++other", "blockDim.x) / 32 - 1; ++other"),
+        *(SEVEN, Nchw(1, 1, 56, 20), "float32"),
     ),
     "columns slide by half of what they must": (
         *("blocked.cu", "x[i] = x[8 + i];", "x[i] = x[4 + i];"),
@@ -62,7 +102,7 @@ BUGS = {
     ),
     "the last of the warps that share a patch is forgotten": (
         *("blocked_gradient.cu", "other < sharing;", "other < sharing - 1;"),
-        *(SEVEN, Nchw(1, 1, 56, 56), "float32"),
+        *(Params(kernel_size=9), Nchw(1, 1, 56, 56), "float32"),
     ),
     "a dilated tap looks beside": (
         *("kernel.cu", "row[b * p.dilation]", "row[b]"),
@@ -89,11 +129,13 @@ def test_the_kernels_without_bugs_pass() -> None:
 def test_the_kernels_stay_within_their_memory() -> None:
     assert failures(SEVEN, Nchw(1, 1, 35, 8), "float16", sanitize=True) == []
     assert failures(Params(kernel_size=11), Nchw(1, 1, 9, 7), "float32", sanitize=True) == []
+    for shape in (Nchw(3, 1, 9, 7), Nchw(1, 1, 8, 70)):
+        assert failures(SEVEN, shape, "float32", sanitize=True) == []
 
 
 def test_rows_read_below_the_image_are_seen(mutant: Callable[..., Any]) -> None:
     old, new = "rows = min(region.rows, height - region.first_row)", "rows = region.rows"
-    changed = mutant("large_kernel_depthwise", "planes.cuh", old, new)
+    changed = mutant("large_kernel_depthwise", "stacks.cuh", old, new)
     assert "overflow" in changed.failures(SEVEN, Nchw(1, 1, 35, 8), "float16", sanitize=True)[0]
 
 
@@ -141,23 +183,52 @@ def test_parts_of_a_weight_gradient_add_up_whatever_their_number(kernel_size: in
         torch.testing.assert_close(summed(cuda, p, dtype, splits), each, rtol=1e-5, atol=1e-4)
 
 
+AGAIN = "__syncthreads();  // The unit before is no longer needed."
+HERE = "__syncthreads();  // The unit is there, and the one before no longer needed."
+
+
 @pytest.mark.parametrize(
-    ("file", "line", "dtype"),
+    ("file", "line", "first", "kernel_size", "dtype"),
     [
-        ("blocked_gradient.cu", "__syncthreads();  // The unit before is no longer needed.", torch.float32),
-        ("banded_gradient.cu", "clear(zeros, (1", torch.float16),
+        ("blocked_gradient.cu", AGAIN, "unit == split", 9, torch.float32),
+        ("banded_gradient.cu", "clear(zeros, (1", "unit == split", 7, torch.float16),
+        ("short_gradient.cu", HERE, "next <= split + u.splits", 7, torch.float32),
     ],
-    ids=["no barrier", "no zeros"],
+    ids=["no barrier", "no zeros", "no barrier in turns"],
 )
 def test_a_unit_that_disturbs_another_is_seen(
-    file: str, line: str, dtype: torch.dtype, mutant: Callable[..., Any]
+    file: str, line: str, first: str, kernel_size: int, dtype: torch.dtype, mutant: Callable[..., Any]
 ) -> None:
     """Without the barrier the next unit comes too early; without zeros it sees what the one before has left."""
-    changed = mutant("large_kernel_depthwise", file, line, "if (unit == split) " + line)
+    changed = mutant("large_kernel_depthwise", file, line, f"if ({first}) " + line)
     core: Any = changed.registry.load(changed.name).implementations["cuda"].core
-    module, p = sys.modules[core.forward.__module__], Params(kernel_size=7)
+    module, p = sys.modules[core.forward.__module__], Params(kernel_size=kernel_size)
     torch.testing.assert_close(summed(module, p, dtype, 0), summed(cuda, p, dtype, 0), rtol=0, atol=0)
     assert not torch.allclose(summed(module, p, dtype, 1), summed(cuda, p, dtype, 1), rtol=1e-5, atol=1e-4)
+
+
+def in_turns(module: Any, monkeypatch: pytest.MonkeyPatch, shape: Nchw) -> Tensor:
+    """A module's outputs where a device has one multiprocessor, so that a block takes several units."""
+    monkeypatch.setattr(module.short, "_DEVICE", 1)
+    monkeypatch.setattr(module.short, "_IDLE_WARPS", 0)
+    module.short.units_of.cache_clear()
+    assert module.short.units_of(7, torch.Size(shape)).turns > 2
+    x, weight, _ = made(SEVEN, shape, torch.float32)
+    with on_cpu("reverse"):
+        y: Tensor = module.forward(SEVEN, x, weight)
+    monkeypatch.undo()
+    module.short.units_of.cache_clear()
+    return y
+
+
+@pytest.mark.parametrize("shape", [Nchw(40, 1, 28, 10), Nchw(3, 2, 7, 130)], ids=["planes", "tiles"])
+def test_blocks_take_units_in_turns(shape: Nchw, monkeypatch: pytest.MonkeyPatch, mutant: Callable[..., Any]) -> None:
+    x, weight, _ = made(SEVEN, shape, torch.float32)
+    y = in_turns(cuda, monkeypatch, shape)
+    torch.testing.assert_close(y, large_kernel_depthwise(SEVEN, x, weight), rtol=1e-5, atol=1e-4)
+    changed = mutant("large_kernel_depthwise", "short.cu", HERE, "if (next <= split + u.splits) " + HERE)
+    core: Any = changed.registry.load(changed.name).implementations["cuda"].core
+    assert not torch.allclose(in_turns(sys.modules[core.forward.__module__], monkeypatch, shape), y)
 
 
 def test_only_what_is_wanted_is_computed() -> None:
@@ -174,8 +245,8 @@ def test_only_what_is_wanted_is_computed() -> None:
             assert [result is not None for result in results] == wanted
             torch.testing.assert_close(results[index], everything[index], rtol=1e-6, atol=1e-6)
             assert [name.partition("<")[0] for name in launched] == [
-                ["convolve_blocked"],
-                ["weight_parts_blocked", "sum_parts"],
+                ["convolve_short"],
+                ["weight_parts_short", "sum_parts"],
                 [],
             ][index]
     assert len(all_launched) == 3
@@ -221,7 +292,7 @@ def test_a_new_batch_or_height_compiles_nothing_new_and_a_new_width_one_of_few()
             assert len({of(SEVEN, shape).kernel for shape in shapes}) == 1
             assert len({of(SEVEN, shape, torch.float32).kernel for shape in shapes}) == 1
         assert len({of(SEVEN, (2, 3, 9, width)).kernel for width in widths}) <= 4
-        assert len({of(SEVEN, (2, 3, 9, width), torch.float32).kernel for width in widths}) == 1
+        assert len({of(SEVEN, (2, 3, 9, width), torch.float32).kernel for width in widths}) <= 3
     # 3 to 17 taps per side are three bands of eight columns.
     assert len({plan(Params(kernel_size=k), (2, 3, 9, 56)).kernel for k in range(3, 19, 2)}) == 1
 
@@ -232,8 +303,8 @@ def test_a_new_batch_or_height_compiles_nothing_new_and_a_new_width_one_of_few()
         (SEVEN, torch.float16, "convolve_banded<float16, 3, 7>"),
         (Params(kernel_size=31), torch.bfloat16, "convolve_banded<bfloat16, 5, 7>"),
         (Params(kernel_size=51), torch.bfloat16, "convolve_banded<bfloat16, 9, 7>"),
-        (SEVEN, torch.float32, "convolve_blocked<7, true>"),
-        (Params(kernel_size=31), torch.float32, "convolve_blocked<7, false>"),
+        (SEVEN, torch.float32, "convolve_short<7, 4>"),
+        (Params(kernel_size=31), torch.float32, "convolve_blocked<7>"),
         (Params(kernel_size=1), torch.float32, "convolve<float>"),
         (Params(kernel_size=67), torch.float16, "convolve<float16>"),
         (Params(kernel_size=7, stride=2), torch.float16, "convolve<float16>"),
@@ -252,6 +323,11 @@ def test_blocks_fit_every_device_and_cover_the_output(kernel_size: int, dtype: t
         for launch in (plan(p, shape, dtype), gradient_plan(p, shape, dtype)):
             assert launch.shared_bytes <= stacks.SHARED_BYTES
             assert launch.grid[1:] == (1, 1)
+        if short.covers(p, dtype):
+            units = short.units_of(kernel_size, torch.Size(shape))
+            assert units.splits * units.turns >= units.units
+            assert units.images * units.rows * units.columns * units.units >= shape[0] * shape[2] * shape[3]
+            continue
         batch, channels, height, _, _, _, _, images, rows, held, row_tiles, *_ = plan(p, shape, dtype).scalars
         assert images * plan(p, shape, dtype).blocks >= batch * channels
         assert rows * row_tiles >= height
@@ -266,7 +342,7 @@ def test_a_plane_beyond_31_bits_is_refused() -> None:
 
 def test_nothing_is_launched_for_an_empty_batch() -> None:
     x = torch.Size((0, 3, 9, 8))
-    for path in (banded, blocked):
+    for path in (banded, blocked, short):
         assert path.convolve(SEVEN, torch.float16, x, turned=False) is None
         assert path.splits(SEVEN, x) == 0
 

@@ -13,6 +13,7 @@ struct Region {
 template <typename T>
 DEVICE void clear(T* to, int count) {
   constexpr int COUNT = 16 / static_cast<int>(sizeof(T));
+#pragma unroll 4
   for (int i = threadIdx.x * COUNT; i < count; i += blockDim.x * COUNT)
     store_vector<T, COUNT>(to + i, zero_vector<T, COUNT>());
 }
