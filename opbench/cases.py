@@ -13,7 +13,7 @@ ParamValue = int | float | str | bool | None
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Pass = Literal["forward", "training"]
-Scope = Literal["core", "layer"]
+Scope = Literal["core", "layer", "network"]
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 ITEM_BYTES: Mapping[Dtype, int] = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
@@ -55,9 +55,14 @@ class Nchw(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An operator with its parameters, on an input, in a pass, at a scope."""
+    """An operator with its parameters, on an input, in a pass, at a scope.
+
+    Raises:
+        ValueError: a network and another scope, or that scope and no network.
+    """
 
     operator: str
+    """At the scope of a network, the one in its slots."""
     shape: Nchw
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     """What the suite set; everything else is the operator's default."""
@@ -65,11 +70,22 @@ class Case:
     memory_format: MemoryFormat = "contiguous"
     pass_: Pass = "forward"
     scope: Scope = "layer"
+    network: str | None = None
+    """Whose slots the operator fills; None at the other scopes."""
+
+    def __post_init__(self) -> None:
+        if (self.network is None) == (self.scope == "network"):
+            raise ValueError(f"scope {self.scope!r} with the network {self.network!r}")
+
+    @property
+    def name(self) -> str:
+        """What is measured: 'involution', or 'resnet-50:involution' for a network with it in its slots."""
+        return self.operator if self.network is None else f"{self.network}:{self.operator}"
 
     @property
     def id(self) -> str:
         """Stable, readable name: two cases are the same case exactly when their ids are equal."""
-        parts = [self.operator, str(self.shape), self.dtype, self.scope, self.pass_]
+        parts = [self.name, str(self.shape), self.dtype, self.scope, self.pass_]
         if self.memory_format != "contiguous":
             parts.append(self.memory_format)
         return "/".join(parts) + (f"[{self.params_text}]" if self.params else "")

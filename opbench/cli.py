@@ -14,6 +14,7 @@ from opbench.commands.count import count
 from opbench.commands.env import env
 from opbench.commands.kernels import kernels
 from opbench.commands.listing import list_
+from opbench.commands.networks import networks
 from opbench.commands.report import report
 from opbench.commands.run import run
 from opbench.commands.schema import schema
@@ -52,7 +53,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, report, list_, show, count, verify, kernels, env, schema):
+for _command in (run, report, list_, networks, show, count, verify, kernels, env, schema):
     cli.add_command(_command)
 
 

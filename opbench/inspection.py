@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from opbench.cases import DTYPES, Case, Dtype
+from opbench.cases import DTYPES, Case, Dtype, ParamValue
 from opbench.params import ParamSpec, specs
 
 if TYPE_CHECKING:
@@ -34,6 +34,18 @@ class Description:
     implementations: tuple[ImplementationInfo, ...]
     source: str = ""
     """The paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotInfo:
+    """One slot of a network, filled as its paper fills it."""
+
+    path: str
+    input: str
+    """What goes in at the paper's input, as '1x64x56x56'."""
+    output: str
+    params: Mapping[str, ParamValue]
+    """Of the operator there, where they are not its defaults."""
 
 
 class Inspector(Protocol):

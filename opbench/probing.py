@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from opbench import isolation, readiness
 from opbench.cases import Case
 from opbench.errors import MachineError, PluginError, Unsupported, said
-from opbench.inspection import Description, describe_operator
+from opbench.inspection import Description, SlotInfo, describe_operator
 from opbench.measure.ceilings import Ceilings, load_or_measure
 from opbench.measure.gpu import UsableGpu, find
 from opbench.registry import Registry
@@ -38,6 +38,19 @@ class Prober:
             raise PluginError(ending.reason)
         description: Description = ending.value
         return description
+
+    def slots(self, network: str) -> tuple[SlotInfo, ...]:
+        """Tell where the slots of a network are, with its own operator in them.
+
+        Raises:
+            PluginError: that operator cannot be imported, or does not survive it.
+        """
+        isolation.import_early()
+        ending = isolation.run(_slots, self.registry, network, timeout_seconds=TIMEOUT_SECONDS)
+        if ending.kind != "returned":
+            raise PluginError(ending.reason)
+        places: tuple[SlotInfo, ...] = ending.value
+        return places
 
     def refusals(self, cases: Sequence[Case]) -> Mapping[str, str]:
         """Return, by case id, why an operator refuses a case: its parameters, or they on its input's channels."""
@@ -82,13 +95,29 @@ def _describe(registry: Registry, operator: str) -> Description:
     return describe_operator(registry.load(operator))
 
 
+def _slots(registry: Registry, name: str) -> tuple[SlotInfo, ...]:
+    from opbench import params
+    from opbench.measure import steps
+    from opbench.networks.catalogue import find as find_network
+    from opbench.subject import Subject
+
+    network = find_network(name)
+    case = Case(operator=network.operator, network=name, scope="network", shape=network.input)
+    places = []
+    for path, slot, x, y in steps.places(Subject.load(registry, case)):
+        defaults = {spec.name: spec.default for spec in params.specs(type(slot.params))}
+        changed = {key: value for key, value in params.resolved(slot.params).items() if value != defaults[key]}
+        places.append(SlotInfo(path=path, input=str(x), output=str(y), params=changed))
+    return tuple(places)
+
+
 def _refusals(registry: Registry, cases: list[Case]) -> dict[str, str]:
-    from opbench.subject import META, Subject
+    from opbench.subject import Subject
 
     found = {}
     for case in cases:
         try:
-            Subject.load(registry, case).core_inputs(device=META)
+            Subject.load(registry, case).refuse()
         except (ValueError, Unsupported) as error:
             found[case.id] = said(error) or type(error).__name__
         except Exception:

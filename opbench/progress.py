@@ -91,7 +91,7 @@ class Watcher:
 
 def _short(case: Case, implementation: str) -> str:
     params = f"[{case.params_text}]" if case.params else ""
-    return f"{case.operator}{params} {implementation} {case.shape} {case.scope} {case.pass_}"
+    return f"{case.name}{params} {implementation} {case.shape} {case.scope} {case.pass_}"
 
 
 def _ending(record: Record) -> str:

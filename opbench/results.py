@@ -121,6 +121,8 @@ class Counts:
     counters: tuple[Counted, ...] = ()
     agreement: str = ""
     """'agree', or why the counters differ."""
+    conventions: Mapping[str, int] = field(default_factory=dict)
+    """Of a network's forward, what it counts under the rule of each convention, by the convention's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +169,9 @@ class Failed:
 Outcome = Measured | Wrong | Skipped | Failed
 
 
-def full_name(operator: str, implementation: str) -> str:
+def full_name(name: str, implementation: str) -> str:
     """'involution' for the reference, 'involution/cuda' for other implementations."""
-    return operator if implementation == "reference" else f"{operator}/{implementation}"
+    return name if implementation == "reference" else f"{name}/{implementation}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +197,8 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The operator, and the implementation where it is not the reference."""
-        return full_name(self.case.operator, self.implementation)
+        """What was measured, and the implementation where it is not the reference."""
+        return full_name(self.case.name, self.implementation)
 
     def to_json(self) -> str:
         """Return one line of JSON; the keys are documented in DESIGN.md and stable within a schema version."""
@@ -211,6 +213,7 @@ class Record:
                 "memory_format": case["memory_format"],
                 "pass": case["pass_"],
                 "scope": case["scope"],
+                "network": case["network"],
                 "set_params": dict(self.case.params),
                 "params": dict(self.params),
                 "implementation": self.implementation,

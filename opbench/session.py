@@ -146,8 +146,9 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
 
 
 def is_chosen(request: Request, case: Case, implementation: str) -> bool:
-    """Whether `--only` and `--skip` keep a record; patterns match its operator, implementation or whole id."""
-    names = (case.operator, implementation, f"{case.operator}/{implementation}", case.id)
+    """Whether `--only` and `--skip` keep a record; patterns match its operator, network, implementation or whole id."""
+    full = f"{case.name}/{implementation}"
+    names = (case.operator, case.network or "", case.name, implementation, full, case.id)
 
     def matches(patterns: Iterable[str]) -> bool:
         # An id may hold brackets, which mean something else in a pattern.

@@ -16,6 +16,9 @@ from opbench.api import Core, Maker, Operator
 from opbench.cases import Case
 from opbench.check import incoming_gradient, usable_core
 from opbench.errors import PluginError, Unsupported
+from opbench.networks import catalogue
+from opbench.networks.network import Network
+from opbench.networks.slot import Filling, slots
 from opbench.registry import Registry
 
 CPU = torch.device("cpu")
@@ -28,9 +31,9 @@ class Bundle:
 
     forward: Callable[[], Tensor]
     inputs: tuple[Tensor, ...]
-    """The core's tensors, or the layer's feature map."""
+    """The core's tensors, or what goes into the layer or network."""
     parameters: tuple[Tensor, ...]
-    """The layer's learnable tensors; none for a core."""
+    """The layer's or network's learnable tensors; none for a core."""
 
     @property
     def bytes(self) -> int:
@@ -46,6 +49,8 @@ class Subject:
     operator: Operator
     params: Any
     core: Core
+    network: Network | None = None
+    """Whose slots the operator fills, at that scope."""
     device: torch.device = CPU
     """Where its tensors are made, unless another is asked for."""
 
@@ -53,15 +58,18 @@ class Subject:
     def load(
         cls, registry: Registry, case: Case, implementation: str = "reference", device: torch.device = CPU
     ) -> Subject:
-        """Import the operator and build its parameters.
+        """Import the operator, build its parameters, and find the network where the case has one.
 
         Raises:
+            OpbenchError: there is no such network.
             PluginError: the operator cannot be imported.
             ValueError: the parameters are not legal.
             Unsupported: there is no such implementation, or it does not cover the case.
         """
         operator = registry.load(case.operator)
-        params = parameters.build(operator.params, case.params)
+        network = None if case.network is None else catalogue.find(case.network)
+        values = case.params if network is None else network.params_for(case.operator, case.params)
+        params = parameters.build(operator.params, values)
         if implementation in operator.implementations:
             offered = operator.implementations[implementation]
             if device.type not in offered.devices:
@@ -69,7 +77,7 @@ class Subject:
             if case.dtype not in offered.dtypes:
                 raise Unsupported(f"{implementation} covers {', '.join(offered.dtypes)}, not {case.dtype}")
         core = usable_core(operator, implementation)
-        return cls(case=case, operator=operator, params=params, core=core, device=device)
+        return cls(case=case, operator=operator, params=params, core=core, network=network, device=device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,26 +98,48 @@ class Subject:
             raise PluginError(f"{self.case.operator}: inputs must give tensors by name, got {tensors!r}")
         return {name: self._formatted(tensor) for name, tensor in tensors.items()}
 
-    def layer(self, core: Core | None = None, seed: int = 0, device: torch.device | None = None) -> nn.Module:
-        """Build the trainable layer around the case's core, or another; in the mode its pass needs.
+    def core_names(self, params: Any, network: nn.Module | None = None) -> list[str]:
+        """Names of the core's tensors where the layer, or some slot of the network, hands it these parameters."""
+        shape = self.case.shape
+        if network is not None:
+            filled = list(slots(network).values())
+            slot = next((slot for slot in filled if slot.params == params), filled[0])
+            shape = shape._replace(channels=slot.in_channels)
+        return list(self.operator.inputs(params, shape, Maker(self.dtype, META)))
+
+    def module(self, core: Core | None = None, seed: int = 0, device: torch.device | None = None) -> nn.Module:
+        """Build the trainable layer around the case's core, or another, or the network; in the mode its pass needs.
 
         Raises:
-            Unsupported: the operator has no layer.
+            Unsupported: the operator has no layer, or cannot do what a slot of the network asks of it.
         """
-        if self.operator.layer is None:
-            raise Unsupported(f"{self.case.operator} has no layer, only a core")
         device = device or self.device
         torch.manual_seed(seed)
         # Drawn on the CPU whatever the device, so that every device sees the same parameters.
         with META if device.type == "meta" else CPU:
-            layer = self.operator.layer(self.case.shape.channels, self.params, core or self.core)
-        layer.to(device, self.dtype).train(self.case.pass_ == "training")
+            module = self._built(core or self.core)
+        module.to(device, self.dtype).train(self.case.pass_ == "training")
         if self.case.memory_format == "channels_last":
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return layer
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    def _built(self, core: Core) -> nn.Module:
+        if self.network is not None:
+            filling = Filling(
+                name=self.case.operator,
+                operator=self.operator,
+                params=self.network.params_for(self.case.operator, self.case.params),
+                core=core,
+                own=self.case.operator == self.network.operator,
+                chosen=frozenset(self.case.params),
+            )
+            return self.network.build(filling)
+        if self.operator.layer is None:
+            raise Unsupported(f"{self.case.operator} has no layer, only a core")
+        return self.operator.layer(self.case.shape.channels, self.params, core)
 
     def feature_map(self, seed: int = 0, device: torch.device | None = None) -> Tensor:
-        """Make the layer's input."""
+        """Make what goes into the layer or network."""
         make = Maker(self.dtype, device or self.device, torch.Generator().manual_seed(seed))
         return self._formatted(make.normal(*self.case.shape))
 
@@ -123,9 +153,21 @@ class Subject:
                 for tensor in self.core_inputs(seed, device).values()
             )
             return Bundle(forward=lambda: core(self.params, *tensors), inputs=tensors, parameters=())
-        layer = self.layer(core, seed, device)
+        module = self.module(core, seed, device)
         x = self.feature_map(seed, device).requires_grad_(trains)
-        return Bundle(forward=lambda: layer(x), inputs=(x,), parameters=tuple(layer.parameters()))
+        return Bundle(forward=lambda: module(x), inputs=(x,), parameters=tuple(module.parameters()))
+
+    def refuse(self) -> None:
+        """Raise what the operator says of parameters, channels or a place in a network that it does not take.
+
+        Raises:
+            ValueError: the parameters are not legal.
+            Unsupported: they are, but not here.
+        """
+        if self.network is None:
+            self.core_inputs(device=META)
+        else:
+            self.module(device=META)
 
     @functools.cached_property
     def output_shape(self) -> torch.Size:

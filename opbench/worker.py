@@ -13,7 +13,7 @@ from torch import Tensor
 from opbench import check as gate
 from opbench.cases import Case, ParamValue
 from opbench.errors import PluginError, Unsupported
-from opbench.measure import counters, flops, memory, processor, replays, tracker
+from opbench.measure import counters, flops, memory, processor, replays, steps, tracker
 from opbench.measure.device_clock import DeviceClock
 from opbench.measure.stop import StopRule
 from opbench.measure.timers import HostTimer, Timer, device_clock
@@ -65,17 +65,23 @@ def count(registry: Registry, case: Case) -> Counts:
         PluginError: the plugin's formula gives something else than a cost.
     """
     subject = Subject.load(registry, case)
-    _cost(subject)  # The counters take its numbers as they are.
+    if subject.network is None:
+        _cost(subject)  # The counters take its numbers as they are.
     return counters.count(subject)
 
 
 def check(registry: Registry, case: Case, implementation: str, device: str = "cpu") -> list[gate.Comparison]:
     """Hold an implementation's core to the float64 reference on the case's own inputs.
 
-    Of a layer, the core is checked on the very tensors the layer feeds it, and the layer's output must be finite.
+    Of a layer or network, the core is checked on the very tensors it is fed there, and the output must be finite.
+
+    Raises:
+        Unsupported: the network can only be counted.
     """
     torch.set_num_threads(processor.physical_cores())
     subject = Subject.load(registry, case, implementation, torch.device(device))
+    if subject.network is not None:
+        subject.network.require_measurable()
     if case.scope == "core":
         return gate.check(subject.operator, subject.core, subject.params, subject.core_inputs())
     with torch.no_grad():
@@ -83,7 +89,7 @@ def check(registry: Registry, case: Case, implementation: str, device: str = "cp
         output = subject.bundle().forward()
     rows = [row for params, tensors in fed for row in gate.check(subject.operator, subject.core, params, tensors)]
     if not bool(output.isfinite().all()):
-        rows.append(gate.Comparison(quantity="layer", error=math.nan, budget=0.0, where="its output is not finite"))
+        rows.append(gate.Comparison(quantity=case.scope, error=math.nan, budget=0.0, where="its output is not finite"))
     return rows
 
 
@@ -112,7 +118,7 @@ def time(registry: Registry, case: Case, implementation: str, measure: Measure, 
             calls = steps if cold else steps[:1]
             samplings.append((policy, timer.sample(calls, rule, cold=cold, first_seconds=first_seconds)))
         after = frozen_copy(steps[0]())
-        expected = subject.step(subject.bundle(measure.seed, core=subject.operator.reference))()
+        expected = _expected(subject, measure.seed, before)
         wrong = _compared(case, after, expected)
         # Last, because what cannot be recorded may leave the device unfit for more.
         if isinstance(timer, DeviceClock):
@@ -134,21 +140,40 @@ def measure_memory(registry: Registry, case: Case, implementation: str, measure:
     return memory.measure(bundle.forward, bundle.inputs, bundle.parameters, case.pass_, device, compiled=compiled)
 
 
-def _fed(subject: Subject) -> list[tuple[Any, dict[str, Tensor]]]:
-    """The parameters and tensors of every call of the layer to its core.
+def _expected(subject: Subject, seed: int, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a timed call's results are held to.
+
+    Of a network, what they were before sampling: its cores have been held to float64 one by one, and through fifty
+    layers the roundings of two implementations grow beyond what any one of them may lose.
+    """
+    if subject.network is not None:
+        return before
+    return subject.step(subject.bundle(seed, core=subject.operator.reference))()
+
+
+def _fed(subject: Subject, device: torch.device | None = None) -> list[tuple[Any, dict[str, Tensor]]]:
+    """The parameters and tensors of every call to the core within a layer; of a network, of one call of each kind.
 
     Noted with the reference as the core: an implementation might overwrite what it is to be checked on.
     """
     calls: list[tuple[Any, tuple[Tensor, ...]]] = []
-    subject.bundle(core=gate.shared_inputs(subject.operator.reference, calls)).forward()
-    operator, names = subject.case.operator, list(subject.core_inputs(device=META))
+    operator, scope = subject.case.operator, subject.case.scope
+    module = subject.module(gate.shared_inputs(subject.operator.reference, calls), device=device)
+    module(subject.feature_map(device=device))
     if not calls:
-        raise PluginError(f"{operator}: the layer never calls its core, so its implementations cannot differ")
-    for _, tensors in calls:
+        raise PluginError(f"{operator}: the {scope} never calls its core, so its implementations cannot differ")
+    if subject.network is not None:
+        # Blocks of a stage have the same parameters and shapes; to check each of them would take hours.
+        kinds = {(params, *(tensor.shape for tensor in tensors)): (params, tensors) for params, tensors in calls}
+        calls = list(kinds.values())
+    fed = []
+    for params, tensors in calls:
+        names = subject.core_names(params, module if subject.network else None)
         if len(tensors) != len(names):
-            words = f"the layer feeds its core {len(tensors)} tensors, inputs gives {len(names)}: {', '.join(names)}"
+            words = f"the {scope} feeds its core {len(tensors)} tensors, inputs gives {len(names)}: {', '.join(names)}"
             raise PluginError(f"{operator}: {words}")
-    return [(params, dict(zip(names, tensors, strict=True))) for params, tensors in calls]
+        fed.append((params, dict(zip(names, tensors, strict=True))))
+    return fed
 
 
 def _policies(measure: Measure) -> list[Policy]:
@@ -195,6 +220,10 @@ def _plain(value: object) -> ParamValue:
 
 def _macs(subject: Subject) -> int | None:
     try:
+        if subject.network is not None:
+            if subject.operator.cost is None:
+                return None
+            return steps.macs(steps.of(subject), subject.case.pass_).dense
         cost = _cost(subject)
     except Unsupported:
         raise
@@ -227,14 +256,23 @@ def _peak_bytes(subject: Subject) -> int | None:
     """Foresee the larger of two peaks: one pass over the case's buffers, and the check with its float64 results."""
     try:
         bundle = subject.bundle(device=META)
-        core_inputs = subject.core_inputs(device=META)
-        upcast = {name: gate.float64(tensor) for name, tensor in core_inputs.items()}
         one_pass = tracker.peak_bytes_on_meta(lambda: flops.run_pass(bundle.forward, subject.case.pass_))
-        widest = tracker.peak_bytes_on_meta(lambda: gate.evaluate(subject.operator.reference, subject.params, upcast))
+        if subject.network is None:
+            checked = [(subject.params, subject.core_inputs(device=META))]
+        else:
+            checked = _fed(subject, META)
+        widest = max(_peak_of_check(subject, params, tensors) for params, tensors in checked)
     except Unsupported:
         raise
     except Exception:
         return None  # The plugin cannot run on meta tensors; only the child's memory limit protects.
-    results = sum(tensor.nbytes for tensor in upcast.values())
+    # All that is to be checked has been noted before the first of it is.
+    noted = sum(tensor.nbytes for _, tensors in checked[1:] for tensor in tensors.values())
+    return bundle.bytes + noted + max(one_pass, widest)
+
+
+def _peak_of_check(subject: Subject, params: Any, tensors: Mapping[str, Tensor]) -> int:
+    upcast = {name: gate.float64(tensor) for name, tensor in tensors.items()}
+    widest = tracker.peak_bytes_on_meta(lambda: gate.evaluate(subject.operator.reference, params, upcast))
     # The check holds its inputs in three forms, and four sets of results, beside the widest run's own peak.
-    return bundle.bytes + max(one_pass, widest + 4 * results)
+    return widest + 4 * sum(tensor.nbytes for tensor in upcast.values())

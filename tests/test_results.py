@@ -164,6 +164,7 @@ def test_the_keys_of_a_line_are_these() -> None:
         "memory_format": "contiguous",
         "pass": "forward",
         "scope": "layer",
+        "network": None,
         "set_params": {"size": 3},
         "params": {"size": 3, "step": 1},
         "implementation": "reference",

@@ -11,9 +11,11 @@ import click
 
 from opbench.cases import DTYPES, Case, Dtype, Nchw, ParamValue, Pass, Scope
 from opbench.commands import options
-from opbench.errors import OpbenchError
+from opbench.errors import OpbenchError, did_you_mean
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from opbench.registry import Registry
     from opbench.results import Counted, Counts
 
@@ -24,13 +26,18 @@ TIMEOUT_SECONDS = 600.0
 _SHARE_OF_MEMORY = 0.9
 """Of what is free: fvcore runs the layer once, and what does not fit must fail before the system kills it."""
 
-_SCOPES: tuple[Scope, ...] = ("core", "layer")
 _PASSES: tuple[Pass, ...] = ("forward", "training")
 
 
-@click.command()
-@click.argument("operator")
-@click.option("--input", "shape", required=True, metavar="NxCxHxW", help="Input of the layer, as in 32x64x56x56.")
+@click.command(short_help="Count what an operator or a network costs on paper.")
+@click.argument("name", metavar="OPERATOR|NETWORK")
+@click.option(
+    "--input",
+    "shape",
+    metavar="NxCxHxW",
+    help="Input of the layer, as in 32x64x56x56, or of the network, by default its paper's.",
+)
+@click.option("--operator", "filling", metavar="OPERATOR", help="What fills the slots of a network, if not its own.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter. May be repeated.")
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Decides the bytes only."
@@ -38,30 +45,39 @@ _PASSES: tuple[Pass, ...] = ("forward", "training")
 @options.operator_paths
 @options.as_json
 def count(
-    operator: str, shape: str, settings: tuple[str, ...], dtype: Dtype, paths: tuple[Path, ...], as_json: bool
+    name: str,
+    shape: str | None,
+    filling: str | None,
+    settings: tuple[str, ...],
+    dtype: Dtype,
+    paths: tuple[Path, ...],
+    as_json: bool,
 ) -> int:
-    """Count what an operator costs on paper; nothing is measured.
+    """Count what an operator or a network costs on paper; nothing is measured.
 
     Parameters, multiply-accumulates (dense, as papers count, and in-bounds, without the taps on padding), FLOPs (two
-    per multiply-accumulate) and compulsory bytes, of the core and of the layer, with each counter's answer.
+    per multiply-accumulate) and compulsory bytes, of the core and of the layer, with each counter's answer. Of a
+    network, what it counts under the rules of the papers as well; `--set` sets parameters of what is in its slots.
 
     With --json, an object with the keys `operator`, `input`, `dtype`, `params` (what --set names), `parameters`,
     `macs_dense`, `macs_in_bounds`, `bytes` (of the layer's forward, or of the core's where there is no layer), and
     `core` and `layer`. Of these each has `forward` and `training`: null where it cannot be counted, else the keys
     `parameters`, `macs_dense`, `macs_in_bounds`, `at_least`, `bytes`, `agreement` and `counters` (`source`, `macs`,
-    `unknown`, `note`).
+    `unknown`, `note`). Of a network, `network` comes first, and `network`'s counts in place of `core` and `layer` are
+    `forward` and `training`; `conventions` holds the forward's count under each rule, by the rule's name.
 
     \b
     opbench count involution --input 32x64x56x56 --set kernel_size=5
+    opbench count rednet-50
+    opbench count resnet-50 --operator involution --set kernel_size=5
     """
     from opbench.registry import Registry
 
-    base = Case(operator=operator, shape=Nchw.parse(shape), params=_params(settings), dtype=dtype)
     registry = Registry.discover(paths)
-    registry.find(operator)
+    base = _case(registry, name, shape, filling, Case(operator=name, shape=_ANY, params=_params(settings), dtype=dtype))
     rows, reasons, broken = _counted(registry, base)
     if not rows:
-        raise OpbenchError(f"{operator} cannot be counted at {base.shape}: {reasons[0]}")
+        raise OpbenchError(f"{base.name} cannot be counted at {base.shape}: {reasons[0]}")
     for reason in reasons:
         click.echo(f"opbench: {reason}", err=True)
     if as_json:
@@ -69,6 +85,36 @@ def count(
     else:
         _print(base, rows)
     return options.SOME_FAILED if broken else 0
+
+
+_ANY = Nchw(1, 1, 1, 1)
+
+
+def _case(registry: Registry, name: str, shape: str | None, filling: str | None, case: Case) -> Case:
+    """The case of an operator or a network by its name, on the input that is asked for.
+
+    Raises:
+        OpbenchError: there is nothing of that name, or the input is missing.
+    """
+    from opbench.networks.catalogue import networks
+
+    known = networks()
+    if name in registry.plugins or name not in known:
+        if name not in registry.plugins:
+            raise OpbenchError(f"no operator or network {name!r}{did_you_mean(name, [*registry.plugins, *known])}")
+        if filling is not None:
+            raise OpbenchError(f"--operator is for networks, and {name} is an operator")
+        if shape is None:
+            raise OpbenchError(f"an operator has no input of its own; give one, as in {name} --input 32x64x56x56")
+        return dataclasses.replace(case, shape=Nchw.parse(shape))
+    network = known[name]
+    return dataclasses.replace(
+        case,
+        operator=registry.find(filling or network.operator).name,
+        network=name,
+        scope="network",
+        shape=network.input if shape is None else Nchw.parse(shape),
+    )
 
 
 def _params(settings: tuple[str, ...]) -> dict[str, ParamValue]:
@@ -97,7 +143,7 @@ def _counted(registry: Registry, base: Case) -> tuple[Rows, list[str], bool]:
     rows: dict[tuple[Scope, Pass], Counts] = {}
     reasons: dict[str, None] = {}
     broken = False
-    for scope in _SCOPES:
+    for scope in _scopes(base):
         for pass_ in _PASSES:
             case = dataclasses.replace(base, scope=scope, pass_=pass_)
             ending = isolation.run(worker.count, registry, case, timeout_seconds=TIMEOUT_SECONDS, memory_bytes=free)
@@ -109,16 +155,30 @@ def _counted(registry: Registry, base: Case) -> tuple[Rows, list[str], bool]:
     return rows, [*reasons], broken
 
 
+def _scopes(case: Case) -> tuple[Scope, ...]:
+    return ("network",) if case.network else ("core", "layer")
+
+
 def _data(case: Case, rows: Rows) -> dict[str, Any]:
-    scopes: dict[str, Any] = {scope: {pass_: _row(rows.get((scope, pass_))) for pass_ in _PASSES} for scope in _SCOPES}
-    head = scopes["layer"]["forward"] or scopes["core"]["forward"] or {}
+    scopes: dict[str, Any] = {
+        scope: {pass_: _row(rows.get((scope, pass_))) for pass_ in _PASSES} for scope in _scopes(case)
+    }
+    head: dict[str, Any] = next(
+        (scopes[scope]["forward"] for scope in reversed(scopes) if scopes[scope]["forward"]), {}
+    )
+    forward = rows.get(("network", "forward"))
     return {
+        **({"network": case.network} if case.network else {}),
         "operator": case.operator,
         "input": str(case.shape),
         "dtype": case.dtype,
         "params": dict(case.params),
         **{key: head.get(key) for key in ("parameters", "macs_dense", "macs_in_bounds", "bytes")},
-        **scopes,
+        **(
+            {**scopes["network"], "conventions": dict(forward.conventions) if forward else {}}
+            if case.network
+            else scopes
+        ),
     }
 
 
@@ -145,9 +205,10 @@ def _print(case: Case, rows: Rows) -> None:
     from opbench.plain import plain
 
     console = options.screen()
-    title = Text(plain(f"{case.operator} at {case.shape}, {case.dtype}"))
+    title = Text(plain(f"{case.name} at {case.shape}, {case.dtype}"))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("", "parameters", "MACs dense", "MACs in-bounds", "FLOPs", "bytes"):
+    names = ("", "parameters", "MACs dense", "MACs in-bounds", "FLOPs", *(() if case.network else ("bytes",)))
+    for name in names:
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for (scope, pass_), counts in rows.items():
         least = "≥ " if counts.at_least else ""
@@ -158,17 +219,47 @@ def _print(case: Case, rows: Rows) -> None:
             "n/a" if macs is None else least + units.count(macs),
             "n/a" if bounds is None else units.count(bounds),
             "n/a" if macs is None else least + units.count(2 * macs),
-            "n/a" if counts.compulsory_bytes is None else units.bytes_(counts.compulsory_bytes),
+            *(() if case.network else (_bytes(counts),)),
         )
     console.print(table)
     for (scope, pass_), counts in rows.items():
         answers = ", ".join(map(_answer, counts.counters))
         verdict = counts.agreement or "nothing to compare"
         console.print(Text(plain(f"{scope} {pass_}: {answers}: {verdict}")), soft_wrap=True)
+    if case.network:
+        _print_conventions(console, rows)
     console.print(
-        "One multiply-accumulate (MAC) is two FLOPs. Dense counts taps on padding, as papers do; in-bounds does not.\n"
-        "Bytes: each input and parameter read once, each output written once; training does so forward and backward.",
+        "One multiply-accumulate (MAC) is two FLOPs. Dense counts taps on padding, as papers do; in-bounds does not."
     )
+    if not case.network:
+        console.print(
+            "Bytes: each input and parameter read once, each output written once, in training in both phases."
+        )
+
+
+def _bytes(counts: Counts) -> str:
+    from opbench import units
+
+    return "n/a" if counts.compulsory_bytes is None else units.bytes_(counts.compulsory_bytes)
+
+
+def _print_conventions(console: Console, rows: Rows) -> None:
+    """The forward under each rule; no two of the numbers may be compared."""
+    from rich import box
+    from rich.table import Table
+
+    from opbench.networks.conventions import CONVENTIONS
+
+    forward = rows.get(("network", "forward"))
+    if forward is None or not forward.conventions:
+        return
+    table = Table(title="what papers would print", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("rule", no_wrap=True)
+    table.add_column("forward", justify="right", no_wrap=True)
+    table.add_column("used by")
+    for name, total in forward.conventions.items():
+        table.add_row(name, _digits(total), CONVENTIONS[name].used_by if name in CONVENTIONS else "")
+    console.print(table)
 
 
 def _answer(counted: Counted) -> str:

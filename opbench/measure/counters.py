@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from opbench.api import Core
 from opbench.errors import Unsupported, said
-from opbench.measure import flops, traced
+from opbench.measure import flops, steps, traced
+from opbench.networks.conventions import totals
 from opbench.results import Counted, Counts
 from opbench.subject import META, Subject
 from opbench.work import Cost, Macs
@@ -33,6 +34,8 @@ _INSIDE = "looked inside the reference"
 
 def count(subject: Subject) -> Counts:
     """Count a case in its pass and scope, over the whole batch. Nothing is measured."""
+    if subject.network is not None:
+        return _of_network(subject)
     cost = None if subject.operator.cost is None else subject.operator.cost(subject.params, subject.case.shape)
     formula = None if cost is None else _of_case(subject, cost)
     counters = (_formula(formula), _torch(subject, cost), _fvcore(subject, cost))
@@ -47,6 +50,47 @@ def count(subject: Subject) -> Counts:
         counters=counters,
         agreement="; ".join(filter(None, [_agreement(counters), parameter_fault])),
     )
+
+
+def _of_network(subject: Subject) -> Counts:
+    """Count a network: the sum along one walk, with torch's counter around the cores to check it."""
+    pass_ = subject.case.pass_
+    try:
+        walked = steps.of(subject)
+    except Unsupported as answer:
+        found = _torch(subject, None)
+        return Counts(
+            parameters=_learnable(_module(subject)),
+            macs_dense=found.macs,
+            at_least=bool(found.unknown),
+            counters=(Counted(source="formula", note=said(answer)), found),
+        )
+    macs = steps.macs(walked, pass_)
+    cores = steps.macs((step for step in walked if step.kind == "core"), pass_)
+    counters = (Counted(source="formula", macs=macs.dense), _torch_around(subject, cores))
+    return Counts(
+        parameters=_learnable(_module(subject)),
+        macs_dense=macs.dense,
+        macs_in_bounds=macs.in_bounds,
+        counters=counters,
+        agreement=_agreement(counters),
+        conventions=totals(walked) if pass_ == "forward" else {},
+    )
+
+
+def _torch_around(subject: Subject, cores: Macs) -> Counted:
+    """What torch's counter sees around the cores, and their own formulas' answer."""
+    formulas: dict[Any, flops.Formula] = {
+        torch.ops.opbench.core: lambda *_, **__: 0,
+        torch.ops.opbench.core_backward: lambda *_, **__: 0,
+    }
+    with _cores_as_operations(subject) as core:
+        try:
+            forward = _forward(subject, core)
+            seen = flops.count(lambda: flops.run_pass(forward, subject.case.pass_), formulas)
+        except Exception as error:
+            return Counted(source="torch", note=f"cannot run it: {said(error) or type(error).__name__}")
+    return Counted(source="torch", macs=seen.macs + cores.dense, unknown=seen.unknown)
 
 
 def _of_case(subject: Subject, cost: Cost) -> Macs:
@@ -108,14 +152,26 @@ def _as_one_operation(subject: Subject, cost: Cost | None) -> Iterator[Core]:
     if cost is None:
         yield subject.operator.reference
         return
+    with _cores_as_operations(subject) as core:
+        yield core
+
+
+@contextmanager
+def _cores_as_operations(subject: Subject) -> Iterator[Core]:
     _current.append(functools.partial(subject.operator.reference, subject.params))
+
+    def operation(params: Any, *tensors: Tensor) -> Tensor:
+        # The parameters are those of the slot that calls: no operation of torch takes them.
+        _current[-1] = functools.partial(subject.operator.reference, params)
+        return _operation(*tensors)
+
     try:
-        yield _operation
+        yield operation
     finally:
         _current.pop()
 
 
-def _operation(_: Any, *tensors: Tensor) -> Tensor:
+def _operation(*tensors: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return _core(*tensors)
     result: Tensor = _CoreFunction.apply(*tensors)  # type: ignore[no-untyped-call]
@@ -163,20 +219,25 @@ def _parameters(subject: Subject, cost: Cost | None) -> tuple[int | None, str]:
     """Count the layer's learnable scalars, and say where the plugin's formula disagrees. A core has none."""
     if subject.case.scope == "core":
         return None, ""
-    counted = sum(tensor.numel() for tensor in _layer(subject).parameters())
+    counted = _learnable(_module(subject))
     if cost is not None and cost.parameters != counted:
         return counted, f"the plugin's formula says {cost.parameters} parameters, its layer has {counted}"
     return counted, ""
 
 
-def _layer(subject: Subject) -> nn.Module:
-    """Build the layer on the meta device; on the CPU where the plugin cannot do without values."""
+def _learnable(module: nn.Module) -> int:
+    """Learnable scalars; what a network freezes it does not learn."""
+    return sum(tensor.numel() for tensor in module.parameters() if tensor.requires_grad)
+
+
+def _module(subject: Subject) -> nn.Module:
+    """Build the layer or network on the meta device; on the CPU where the plugin cannot do without values."""
     try:
-        return subject.layer(device=META)
+        return subject.module(device=META)
     except Unsupported:
         raise
     except Exception:
-        return subject.layer()
+        return subject.module()
 
 
 def _compulsory_bytes(subject: Subject) -> int | None:

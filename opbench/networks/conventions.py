@@ -50,7 +50,7 @@ class Convention:
 
     def _of(self, step: Step) -> int:
         return (
-            self.per_mac.get(step.kind, 0) * step.macs.dense
+            self.per_mac.get(step.kind, 0) * step.work.forward.dense
             + self.per_offset.get(step.kind, 0) * step.offsets
             + self.per_input.get(step.kind, 0) * step.inputs
             + self.per_output.get(step.kind, 0) * step.outputs

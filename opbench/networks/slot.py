@@ -80,15 +80,15 @@ class Filling:
             layer = self.operator.layer(in_channels, params, self.core)
         except ValueError as error:
             raise Unsupported(f"{self.name}: {error}") from error
-        return Slot(self.operator, params, layer, 1 if strides else stride)
+        return Slot(self.operator, in_channels, params, layer, 1 if strides else stride)
 
 
 class Slot(nn.Module):
     """[N, C, H, W] -> [N, O, ceil(H / stride), ceil(W / stride)]: an operator's layer where a network has a slot."""
 
-    def __init__(self, operator: Operator, params: Any, layer: nn.Module, pooled: int) -> None:
+    def __init__(self, operator: Operator, in_channels: int, params: Any, layer: nn.Module, pooled: int) -> None:
         super().__init__()
-        self.operator, self.params = operator, params
+        self.operator, self.in_channels, self.params = operator, in_channels, params
         self.layer = layer
         # At an odd extent the last row or column is averaged over the pixels that exist.
         self.pool = nn.AvgPool2d(pooled, ceil_mode=True) if pooled > 1 else None
@@ -102,8 +102,3 @@ class Slot(nn.Module):
 def slots(network: nn.Module) -> dict[str, Slot]:
     """Every slot of a network by its path."""
     return {name: module for name, module in network.named_modules() if isinstance(module, Slot)}
-
-
-def resolved(slot: Slot) -> dict[str, ParamValue]:
-    """The parameters of what fills a slot, defaults included."""
-    return {item.name: getattr(slot.params, item.name) for item in dataclasses.fields(slot.params)}

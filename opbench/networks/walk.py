@@ -19,7 +19,7 @@ from opbench.errors import Unsupported
 from opbench.measure import flops
 from opbench.networks.slot import Slot
 from opbench.windows import Window
-from opbench.work import Macs
+from opbench.work import Macs, Work
 
 Kind = Literal[
     "core",
@@ -47,7 +47,8 @@ class Step:
     """Of the module that makes the call."""
     module: str
     """Class of the module that is this call and no more, as 'Conv2d'; '' for a function called between modules."""
-    macs: Macs = field(default_factory=lambda: Macs.exact(0))
+    work: Work = field(default_factory=lambda: Work.bilinear(Macs.exact(0)))
+    """Its multiply-accumulates."""
     offsets: int = 0
     """Outputs to which a bias is added."""
     inputs: int = 0
@@ -59,11 +60,13 @@ class Step:
 def walk(network: nn.Module, x: Tensor) -> tuple[Step, ...]:
     """Run a network whose slots are filled with `counted_core` over a meta tensor and note every step, in order.
 
+    It is run in evaluation mode: a batch norm in training refuses maps of one pixel, and counts the same.
+
     Raises:
         Unsupported: the operator in its slots gives no cost, so that its core cannot be counted.
     """
     with _Recorder() as recorder, torch.no_grad():
-        network(x)
+        network.eval()(x)
     return tuple(recorder.steps)
 
 
@@ -144,7 +147,7 @@ class _Recorder(TorchFunctionMode):
                 kind="core",
                 path=self.names[slot],
                 module=equivalent.__name__ if equivalent else "",
-                macs=slot.operator.cost(params, Nchw(*shape)).core.forward,
+                work=slot.operator.cost(params, Nchw(*shape)).core,
                 offsets=output.numel() if biased else 0,
                 inputs=tensors[0].numel(),
                 outputs=output.numel(),
@@ -171,30 +174,31 @@ def _convolution(
     axes = zip(weight.shape[2:], _pair(stride), _paddings(padding, weight, dilation), _pair(dilation), strict=True)
     vertical, horizontal = (Window(k, s, before, d, after) for k, s, (before, after), d in axes)
     macs = x.shape[0] * weight.shape[0] * weight.shape[1] * Macs.of_windows(vertical, horizontal, *x.shape[2:])
-    return y, {"kind": "convolution", "macs": macs, "offsets": 0 if bias is None else y.numel()}
+    return y, {"kind": "convolution", "work": Work.bilinear(macs), "offsets": 0 if bias is None else y.numel()}
 
 
 def _transposed(func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Read:
     y = func(x, weight, bias, *args, **kwargs)
     macs = Macs.exact(x.numel() * weight.shape[1:].numel())
-    return y, {"kind": "convolution", "macs": macs, "offsets": 0 if bias is None else y.numel()}
+    return y, {"kind": "convolution", "work": Work.bilinear(macs), "offsets": 0 if bias is None else y.numel()}
 
 
 def _linear(func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Read:
     macs = Macs.exact(x.numel() * weight.shape[0])
     y = func(x, weight, bias)
-    return y, {"kind": "linear", "macs": macs, "offsets": 0 if bias is None else y.numel()}
+    return y, {"kind": "linear", "work": Work.bilinear(macs), "offsets": 0 if bias is None else y.numel()}
 
 
 def _product(func: Any, *args: Any, **kwargs: Any) -> Read:
     # Subscripts, broadcasts and transpositions are the business of torch's own counter.
     outputs: list[Tensor] = []
     seen = flops.count(lambda: outputs.append(func(*args, **kwargs)))
-    return outputs[0], {"kind": "product", "macs": Macs.exact(seen.macs)}
+    return outputs[0], {"kind": "product", "work": Work.bilinear(Macs.exact(seen.macs))}
 
 
-def _interpolate(func: Any, x: Tensor, size: Any = None, scale: Any = None, mode: str = "nearest", **more: Any) -> Read:
-    return func(x, size, scale, mode, **more), {"kind": f"upsample_{mode}"}
+def _interpolate(func: Any, x: Tensor, *, mode: str, **more: Any) -> Read:
+    # Whatever the caller does, torch hands all but the tensor on by name.
+    return func(x, mode=mode, **more), {"kind": f"upsample_{mode}"}
 
 
 def _reader(kind: Kind) -> Callable[..., Read]:

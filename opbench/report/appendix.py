@@ -70,7 +70,7 @@ def _parameters(rows: Iterable[Row]) -> tuple[str, ...]:
     taken: dict[str, dict[str, dict[str, None]]] = {}
     for row in rows:
         for parameter, value in sorted(row.params.items()):
-            values = taken.setdefault(plain(row.record.case.operator, NAME_LIMIT), {}).setdefault(parameter, {})
+            values = taken.setdefault(plain(row.record.case.name, NAME_LIMIT), {}).setdefault(parameter, {})
             values[str(value)] = None
     return tuple(
         f"{operator}: " + plain("; ".join(f"{parameter} = {', '.join(values)}" for parameter, values in found.items()))

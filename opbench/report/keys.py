@@ -14,6 +14,7 @@ _KEYS: Mapping[str, Callable[[Row], Hashable]] = {
     "operator": lambda row: row.record.case.operator,
     "implementation": lambda row: row.record.implementation,
     "scope": lambda row: row.record.case.scope,
+    "network": lambda row: row.record.case.network,
     "pass": lambda row: row.record.case.pass_,
     "shape": lambda row: row.record.case.shape,
     "batch": lambda row: row.record.case.shape.batch,

@@ -82,7 +82,7 @@ def _tables(made: Sequence[Row], group_by: Sequence[str], sort_by: SortBy, basel
 
 def _check_baseline(baseline: str, runs: Sequence[Run]) -> None:
     recorded = {record.name for run in runs for record in run.records}
-    planned = {full_name(case.operator, name) for run in runs for case, name in run.header.plan}
+    planned = {full_name(case.name, name) for run in runs for case, name in run.header.plan}
     known = sorted(recorded | planned)
     if baseline not in known:
         raise OpbenchError(f"no run has {baseline!r} to be the baseline{did_you_mean(baseline, known)}")

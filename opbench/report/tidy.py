@@ -2,8 +2,8 @@
 
 Every row has every key; None where there is no value. Among the keys:
 
-- `case`, `name`, `operator`, `implementation`, `scope`, `pass`, `shape`, `batch`, …, `set_params` (what the suite
-  set), `params` (all, defaults included): what was run;
+- `case`, `name`, `operator`, `implementation`, `scope`, `network`, `pass`, `shape`, `batch`, …, `set_params` (what the
+  suite set), `params` (all, defaults included): what was run;
 - `status` and, for all but measured records, `reason`; `wrong_*` hold the parts of a wrong result;
 - `parameters`, `macs_dense`, `macs_in_bounds`, `flops_dense`, `macs_at_least` and `unknown_operations`, `macs_formula`,
   `macs_fvcore`, `macs_torch`, `counters_agreement`, `compulsory_bytes`, `intensity_flops_per_byte`;
@@ -65,6 +65,7 @@ def _case(row: Row) -> dict[str, Value]:
         "operator": case.operator,
         "implementation": row.record.implementation,
         "scope": case.scope,
+        "network": case.network,
         "pass": case.pass_,
         "shape": str(case.shape),
         **case.shape._asdict(),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opbench.cases import Case, Nchw
+from opbench.networks import catalogue
 from opbench.suite.document import Document
 from opbench.suite.faults import KeyPath
 from opbench.suite.schema import Axes, Pixels, SuiteFile
@@ -16,7 +17,7 @@ from opbench.suite.schema import Axes, Pixels, SuiteFile
 PARTS = ("batch", "channels", "resolution")
 """Keys that together give an input size in place of a shape."""
 _BUILT_IN = ("implementation", "dtype", "memory_format", "pass", "scope")
-_AXES = ("operator", "shape", *PARTS, *_BUILT_IN)
+_AXES = ("operator", "network", "shape", *PARTS, *_BUILT_IN)
 _PARAM = "params."
 
 
@@ -49,10 +50,20 @@ class Block:
     @property
     def missing(self) -> list[str]:
         """What every case needs and nobody gives."""
+        if "network" in self.axes:
+            return []  # It has an operator of its own, and an input.
         size = [] if "shape" in self.axes else [key for key in PARTS if key not in self.axes]
         if len(size) == len(PARTS):
             size = ["shape"]
         return ([] if "operator" in self.axes else ["operator"]) + size
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The operators it names, or its networks' own."""
+        if "operator" in self.axes:
+            return self.axes["operator"].values
+        named = self.axes["network"].values if "network" in self.axes else ()
+        return tuple(dict.fromkeys(known.operator for name in named if (known := catalogue.networks().get(name))))
 
     @property
     def count(self) -> int:
@@ -96,6 +107,7 @@ def facts(case: Case) -> dict[str, Any]:
     """What an exclusion can name about a case, as an entry would spell it."""
     return {
         "operator": case.operator,
+        **({"network": case.network} if case.network else {}),
         "shape": case.shape,
         "batch": case.shape.batch,
         "channels": case.shape.channels,
@@ -133,15 +145,19 @@ def _over(own: Mapping[str, Axis], inherited: Mapping[str, Axis]) -> dict[str, A
 
 
 def _case(values: dict[str, Any]) -> Case:
-    shape = values.get("shape") or Nchw(values["batch"], values["channels"], *values["resolution"])
+    network = catalogue.find(values["network"]) if "network" in values else None
+    usual = network.input if network else Nchw(1, 1, 1, 1)
+    height, width = values.get("resolution", usual[2:])
+    shape = values.get("shape") or Nchw(values.get("batch", usual[0]), values.get("channels", usual[1]), height, width)
     return Case(
-        operator=values["operator"],
+        operator=values.get("operator") or (network.operator if network else ""),
         shape=shape,
         params={key.removeprefix(_PARAM): value for key, value in values.items() if key.startswith(_PARAM)},
         dtype=values["dtype"],
         memory_format=values["memory_format"],
         pass_=values["pass"],
-        scope=values["scope"],
+        scope="network" if network else values["scope"],
+        network=network.name if network else None,
     )
 
 

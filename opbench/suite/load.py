@@ -102,7 +102,7 @@ def _check_baseline(
         return
     operator = baseline.partition("/")[0]
     measured = dict.fromkeys(row.name for row in rows)
-    if operator not in operators:
+    if operator not in operators and ":" not in operator:
         document.fault(("report", "baseline"), f"no operator {operator!r}{did_you_mean(operator, operators)}")
     elif not document.faults and baseline not in measured:
         # With other faults the rows are not complete, and this may be no fault.

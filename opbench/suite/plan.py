@@ -8,7 +8,8 @@ from typing import Any
 
 from opbench.cases import Case
 from opbench.errors import did_you_mean
-from opbench.inspection import REFERENCE, ImplementationInfo
+from opbench.inspection import ImplementationInfo
+from opbench.results import full_name
 from opbench.suite.catalogue import Catalogue
 from opbench.suite.document import Document
 from opbench.suite.expand import Block, facts
@@ -28,8 +29,7 @@ class Planned:
     @property
     def name(self) -> str:
         """'involution' for the reference, 'involution/cuda' for other implementations."""
-        operator = self.case.operator
-        return operator if self.implementation == REFERENCE else f"{operator}/{self.implementation}"
+        return full_name(self.case.name, self.implementation)
 
 
 Refused = tuple[Planned, str]

@@ -62,7 +62,9 @@ class Axes(Settings):
     """What a case entry spans; every list is an axis, and the key written first is the outermost loop."""
 
     operator: Several[Text] = Field(default_factory=tuple)
-    """Operators by the name of their folder."""
+    """Operators by the name of their folder; for a network what fills its slots, by default the network's own."""
+    network: Several[Text] = Field(default_factory=tuple)
+    """Networks by name, as 'resnet-50'; 'opbench networks' lists them. Their input is their paper's by default."""
     implementation: Several[Text] = (ALL,)
     """'reference', 'compile', names the plugins offer, or 'all': the reference and all the plugin offers."""
     shape: Several[Shape] = Field(default_factory=tuple)
@@ -82,7 +84,7 @@ class Axes(Settings):
     pass_: Several[Pass] = Field(default=("forward",), alias="pass")
     """'forward', or 'training': forward and backward."""
     scope: Several[Scope] = ("layer",)
-    """'core' is the operator on plain tensors, 'layer' the trainable module around it."""
+    """'core' is the operator on plain tensors, 'layer' the trainable module around it, 'network' a backbone with it."""
 
 
 class Entry(Axes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opbench.errors import did_you_mean
+from opbench.networks.catalogue import networks
 from opbench.suite.catalogue import Catalogue
 from opbench.suite.document import Document
 from opbench.suite.expand import PARTS, Block
@@ -17,14 +18,30 @@ def vet(document: Document, block: Block, catalogue: Catalogue, *, all_found: bo
     if not isinstance(document.get(block.path), dict):
         return
     _missing(document, block)
-    if "operator" not in block.axes:
+    _networks(document, block)
+    if "operator" in block.axes:
+        for path, name in block.axes["operator"].places():
+            if all_found and name not in catalogue.names:
+                document.fault(path, f"no operator {name!r}{did_you_mean(name, catalogue.names)}")
+    if not block.operators:
         return
-    for path, name in block.axes["operator"].places():
-        if all_found and name not in catalogue.names:
-            document.fault(path, f"no operator {name!r}{did_you_mean(name, catalogue.names)}")
     _parameter_names(document, block, catalogue)
     _parameter_values(document, block, catalogue)
     _implementations(document, block, catalogue)
+
+
+def _networks(document: Document, block: Block) -> None:
+    """A network is a scope of its own; its name must be known."""
+    known = networks()
+    for path, name in block.axes["network"].places() if "network" in block.axes else ():
+        if name not in known:
+            document.fault(path, f"no network {name!r}{did_you_mean(name, known)}")
+    scope = block.axes["scope"]
+    for path, value in scope.places() if scope.path else ():
+        if "network" in block.axes and value != "network":
+            document.fault(path, f"{value!r} is no scope of a network; leave 'scope' out")
+        elif value == "network" and "network" not in block.axes:
+            document.fault(path, "'network' needs the key 'network', with the name of one")
 
 
 def _missing(document: Document, block: Block) -> None:
@@ -43,7 +60,7 @@ def _missing(document: Document, block: Block) -> None:
 
 
 def _parameter_names(document: Document, block: Block, catalogue: Catalogue) -> None:
-    for operator, description in catalogue.descriptions(block.axes["operator"].values).items():
+    for operator, description in catalogue.descriptions(block.operators).items():
         known = [spec.name for spec in description.params]
         for name, axis in block.params.items():
             if name not in known:
@@ -52,7 +69,7 @@ def _parameter_names(document: Document, block: Block, catalogue: Catalogue) -> 
 
 
 def _parameter_values(document: Document, block: Block, catalogue: Catalogue) -> None:
-    operators = block.axes["operator"].values
+    operators = block.operators
     descriptions = catalogue.descriptions(operators)
     if len(descriptions) < len(operators):
         return  # An operator that cannot be asked might take any value.
@@ -70,7 +87,7 @@ def _parameter_values(document: Document, block: Block, catalogue: Catalogue) ->
 
 
 def _implementations(document: Document, block: Block, catalogue: Catalogue) -> None:
-    operators = block.axes["operator"].values
+    operators = block.operators
     descriptions = catalogue.descriptions(operators)
     if len(descriptions) < len(operators):
         return

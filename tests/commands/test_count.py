@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 if TYPE_CHECKING:
     from tests.conftest import Command, Workshop
@@ -19,7 +22,7 @@ def test_count_documents_its_json(workshop: Workshop) -> None:
     counted = json.loads(command.output)
     words = set(re.findall(r"`([a-z_]+)`", " ".join(told.output.split())))
     row, counters = counted["layer"]["forward"], counted["layer"]["forward"]["counters"]
-    assert words == {*counted, *counted["layer"], *row, *counters[0]}
+    assert words == {*counted, *counted["layer"], *row, *counters[0], "network", "conventions"}
 
     assert (counted["operator"], counted["input"], counted["params"]) == ("convolution", "1x2x5x5", {"bias": True})
     assert (counted["parameters"], counted["macs_dense"]) == (2 * 2 * 9 + 2, 2 * 2 * 9 * 25)
@@ -34,6 +37,51 @@ def test_count_documents_its_json(workshop: Workshop) -> None:
         ("fvcore", 900),
     ]
     assert (row["agreement"], row["at_least"]) == ("agree", False)
+
+
+def test_count_documents_the_json_of_a_network(workshop: Workshop) -> None:
+    told = workshop.start("count", "--help")
+    command = workshop.opbench("count", "rednet-26", "--input", "2x3x64x64", "--json")
+    assert (command.status, command.errors) == (0, "")
+    counted = json.loads(command.output)
+    words = set(re.findall(r"`([a-z_]+)`", " ".join(told.output.split())))
+    row, counters = counted["forward"], counted["forward"]["counters"]
+    assert words == {*counted, *row, *counters[0], "core", "layer"}
+    assert (counted["network"], counted["operator"], counted["parameters"]) == ("rednet-26", "involution", 9233886)
+    assert counted["conventions"]["MACs"] == counted["macs_dense"] == row["macs_dense"]
+
+
+def test_another_operator_is_counted_in_the_slots_of_a_network(workshop: Workshop) -> None:
+    arguments = ["--operator", "box_blur", "--operators", EXAMPLES, "--input", "1x3x64x64", "--json"]
+    command = workshop.opbench("count", "resnet-26", *arguments)
+    # Without a formula, its core is looked into by torch's counter alone, and no paper's rule can be applied.
+    assert command.status == 0
+    counted = json.loads(command.output)
+    assert counted["macs_dense"] > 0
+    assert counted["conventions"] == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rednet-5"], "no operator or network 'rednet-5'; did you mean 'rednet-50'?"),
+        (["involution"], "an operator has no input of its own; give one, as in involution --input 32x64x56x56"),
+        (["involution", "--operator", "sasa"], "--operator is for networks, and involution is an operator"),
+        (["resnet-50", "--operator", "invol"], "no operator 'invol'; did you mean 'involution'?"),
+        (
+            ["resnet-18", "--operator", "involution"],
+            "resnet-18:involution cannot be counted at 1x3x224x224: "
+            "involution keeps the number of channels, and a slot makes 64 channels into 128",
+        ),
+        (
+            ["resnet-50", "--set", "stride=2"],
+            "resnet-50:convolution cannot be counted at 1x3x224x224: the slots of a network decide stride",
+        ),
+    ],
+)
+def test_what_no_network_or_slot_takes_is_one_line(arguments: list[str], said: str, workshop: Workshop) -> None:
+    command = workshop.opbench("count", *arguments)
+    assert (command.status, command.output, command.errors) == (2, "", f"opbench: {said}\n")
 
 
 def test_count_prints_macs_and_twice_as_many_flops(workshop: Workshop) -> None:

@@ -43,7 +43,7 @@ report: {baseline: blurr/native}
         "suite.yaml:1:10: version: must be 1, got 2",
         "suite.yaml:2:1: unknown key 'titel'; did you mean 'title'?",
         f"suite.yaml:3:29: defaults.dtype[1]: must be {DTYPES}, got 'flaot16'; did you mean 'float16'?",
-        "suite.yaml:3:39: defaults: unknown key 'kernel'; there are 'operator', 'implementation', 'shape', 'batch', "
+        "suite.yaml:3:39: defaults: unknown key 'kernel'; there are 'operator', 'network', 'implementation', 'shape', 'batch', "
         "'channels', 'resolution', 'params', 'dtype', 'memory_format', 'pass', 'scope'",
         "suite.yaml:5:16: cases[0].operator[0]: no operator 'blurr'; did you mean 'blur'?",
         "suite.yaml:6:13: cases[0].shape[0]: '1x4x8' is not a shape; "
@@ -205,7 +205,7 @@ def test_settings_say_what_is_legal(bench: Bench, extra: str, what: str) -> None
         ),
         (
             "{operator: blur, shape: 1x4x8x8, exclude: [{§include: []}]}",
-            "cases[0].exclude[0]: unknown key 'include'; there are 'operator', 'implementation', 'shape', 'batch', "
+            "cases[0].exclude[0]: unknown key 'include'; there are 'operator', 'network', 'implementation', 'shape', 'batch', "
             "'channels', 'resolution', 'params', 'dtype', 'memory_format', 'pass', 'scope'",
         ),
         (
