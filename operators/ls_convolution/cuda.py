@@ -14,12 +14,21 @@ from opbench.cuda import TYPE_NAMES, CudaCore, Launch, Operations, Source, ceil_
 from .reference import Params
 
 SOURCE = Source.beside(__file__)
+PLANES = Source.beside(__file__, "planes.cu")
 
 THREADS = 128
 UNROLLED = (1, 3, 5)
 """Kernel sizes whose taps a thread keeps in registers; others are read as they come."""
 MAX_TAPS = 36
 """Taps of all its pixels that a thread keeps, unless one pixel alone has more."""
+SEGMENT = 7
+"""Columns of the maps that are copied to shared memory, as `planes.cuh` has it."""
+SHARE = 4
+"""Channels of a group that one thread weighs there, at most."""
+VECTOR_BYTES = 16
+ZEROS_BYTES = 32
+"""Zeros that are read in place of rows beyond the image."""
+MAX_SHARED_BYTES = 48 << 10
 MAX_GRID_Y = 65535
 MAX_OFFSET = 2**31 - 1
 
@@ -28,6 +37,10 @@ MAX_OFFSET = 2**31 - 1
 def aggregate(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, y: torch.Size) -> Launch:
     """[N, C, H, W], [N, G, k, k, H, W] -> [N, C, H, W]."""
     k = p.small_kernel_size
+    if count := _bundle(p, dtype, x, weight[1]):
+        share = math.gcd(p.group_channels, SHARE)
+        name = f"aggregate_planes<{TYPE_NAMES[dtype]}>"
+        return _plan_planes(name, p, dtype, x, weight, count, share, 2 * p.group_channels + k * k, x.numel())
     pixels = _pixels(k, x[3])
     # A window of 25 has loads enough to be under way of one channel.
     together = math.gcd(p.group_channels, 4) if k < 5 else 1
@@ -49,13 +62,17 @@ def aggregate_backward(
     shape = weight or grad_weight
     assert shape is not None
     wanted = grad_x is not None, grad_weight is not None
-    pixels = _pixels(p.small_kernel_size, gradient[3])
-    taps = pixels * p.small_kernel_size**2
-    # Where many taps and sums are kept, the rows of two channels at once would leave registers for too few warps.
-    together = math.gcd(p.group_channels, 2) if 2 * taps <= MAX_TAPS else 1
     flags = ", ".join("true" if flag else "false" for flag in wanted)
+    taps, outputs = p.small_kernel_size**2, sum(wanted) * gradient.numel()
+    if count := _bundle(p, dtype, gradient, shape[1]):
+        name = f"aggregate_planes_backward<{TYPE_NAMES[dtype]}, {flags}>"
+        planes = 3 * p.group_channels + 2 * taps
+        return _plan_planes(name, p, dtype, gradient, shape, count, p.group_channels, planes, outputs)
+    pixels = _pixels(p.small_kernel_size, gradient[3])
+    # Where many taps and sums are kept, the rows of two channels at once would leave registers for too few warps.
+    together = math.gcd(p.group_channels, 2) if 2 * pixels * taps <= MAX_TAPS else 1
     name = f"aggregate_backward<{TYPE_NAMES[dtype]}, {p.small_kernel_size}, {pixels}, {together}, {flags}>"
-    return _plan(name, p, gradient, shape, pixels, sum(wanted) * gradient.numel())
+    return _plan(name, p, gradient, shape, pixels, outputs)
 
 
 @kernel
@@ -112,6 +129,50 @@ def work(p: Params, x: torch.Size, weight: torch.Size) -> Work:
 def _pixels(k: int, width: int) -> int:
     """Neighbours in a row that one thread takes: a vector's, where rows are whole vectors and registers suffice."""
     return next(pixels for pixels in (4, 2, 1) if width % pixels == 0 and (pixels == 1 or pixels * k * k <= MAX_TAPS))
+
+
+def _bundle(p: Params, dtype: torch.dtype, x: torch.Size, groups: int) -> int:
+    """Groups whose planes of seven columns are whole vectors and fit shared memory; 0 where rows go through L1.
+
+    In float32 a value alone is an access worth having, and of 14 columns two are: memory bounds them as they are.
+    """
+    plane_bytes = x[2] * x[3] * dtype.itemsize
+    if dtype.itemsize != 2 or x[3] != SEGMENT or p.small_kernel_size != 3 or p.mapping != "interleaved":
+        return 0
+    count = VECTOR_BYTES // math.gcd(plane_bytes, VECTOR_BYTES)
+    planes = 3 * p.group_channels + 2 * p.small_kernel_size**2
+    return 0 if groups % count or count * planes * plane_bytes + ZEROS_BYTES > MAX_SHARED_BYTES else count
+
+
+def _plan_planes(
+    name: str,
+    p: Params,
+    dtype: torch.dtype,
+    x: torch.Size,
+    weight: torch.Size,
+    count: int,
+    share: int,
+    planes: int,
+    outputs: int,
+) -> Launch:
+    """One block for `count` groups, of which it keeps so many planes each; a thread takes a share of their channels."""
+    _refuse_large(x, weight)
+    n, _, height, width = x
+    groups, members = weight[1], p.group_channels
+    values = count * height * width
+    deep = ceil_div(n, MAX_GRID_Y)
+    return PLANES.launch(
+        name,
+        grid=(groups // count, ceil_div(n, max(deep, 1)), deep),
+        block=(THREADS,),
+        shared_bytes=ZEROS_BYTES + planes * values * dtype.itemsize,
+        scalars=(
+            *(n, groups, members, count, members // share, share),
+            *(height, width, 1 / height, SEGMENT / width),
+            *(share / members, VECTOR_BYTES / (values * dtype.itemsize)),
+        ),
+        operations=Operations(outputs=outputs, multiply_adds=outputs * p.small_kernel_size**2),
+    )
 
 
 def _plan(name: str, p: Params, x: torch.Size, weight: torch.Size, pixels: int, outputs: int) -> Launch:
@@ -172,6 +233,9 @@ CUDA = CudaCore(
         (Params(group_channels=1), Nchw(1, 6, 14, 14)),
         (Params(group_channels=6), Nchw(1, 12, 2, 56)),
         (Params(), Nchw(3, 16, 7, 7)),
+        (Params(), Nchw(1, 128, 7, 7)),
+        (Params(group_channels=6), Nchw(2, 96, 5, 7)),
+        (Params(group_channels=1), Nchw(1, 2, 76, 7)),
         (Params(small_kernel_size=1, group_channels=4), Nchw(1, 8, 4, 16)),
         (Params(small_kernel_size=7, group_channels=2), Nchw(2, 4, 6, 8)),
         (Params(small_kernel_size=7, group_channels=10, mapping="contiguous"), Nchw(1, 20, 4, 5)),

@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(THREADS) aggregate(const SmallAggregation p) {
 // grad_x[n,c,h,w] = sum over (a,b) of gradient[n,c,h+a-K/2,w+b-K/2] * weight[n,group(c),K-1-a,K-1-b,h+a-K/2,w+b-K/2].
 //
 // Predicted bound on an H200, K = 3 and groups of 8, for an element of x: memory, 1.27 cycles in float32 and 0.64 in 16
-// bits; instructions issue in 0.36 to 0.63 with 4 and 2 pixels, and in 1.0 with one.
+// bits; instructions issue in 0.36 to 0.63 with 4 and 2 pixels, and in 1.0 with one: planes.cu is for rows of 7.
 template <typename T, int K, int PIXELS, int TOGETHER, bool GRAD_X, bool GRAD_WEIGHT>
 __global__ void __launch_bounds__(THREADS) aggregate_backward(const SmallAggregationGradients p) {
   const Place at = place_of<PIXELS>(p.shape);

@@ -53,6 +53,67 @@ BUGS = {
     "kernels of any size look beside": ("cuda.py", "stride, k // 2,", "stride, k // 2 - 1,", *NINE),
 }
 
+BUNDLES = Params(group_channels=4), Nchw(2, 64, 7, 7)
+
+BUGS_ON_PLANES = {
+    "planes are read before they have come": ("planes.cuh", "  wait_for_copies<0>();\n", "", *BUNDLES),
+    "planes are read before all have come": (
+        "planes.cuh",
+        "  wait_for_copies<0>();\n  __syncthreads();",
+        "  wait_for_copies<0>();",
+        *BUNDLES,
+    ),
+    "zeros are some other value": ("planes.cuh", "from_float<T>(0)", "from_float<T>(1)", *BUNDLES),
+    "the last row sees another plane": (
+        "planes.cuh",
+        "a - 1, map.height), step",
+        "a - 1, map.height + 1), step",
+        *BUNDLES,
+    ),
+    "runs begin in the lower half of a word": ("planes.cuh", "(offset & 1) * 0x2222u", "0", *BUNDLES),
+    "zeros become a channel's row": ("planes.cuh", "inside ? step : 0", "step", *BUNDLES),
+    "a run's last vector stays behind": (
+        "planes.cuh",
+        "runs.vectors; i += THREADS) {\n    const int run = quotient(i, runs.per_vectors);\n    store",
+        "runs.vectors - 1; i += THREADS) {\n    const int run = quotient(i, runs.per_vectors);\n    store",
+        *BUNDLES,
+    ),
+    "results go back before all are there": (
+        "planes.cu",
+        "  }\n  __syncthreads();\n  copy_out<THREADS>(static_cast<T*>(p.y)",
+        "  }\n  copy_out<THREADS>(static_cast<T*>(p.y)",
+        *BUNDLES,
+    ),
+    "gradients go back before all are there": (
+        "planes.cu",
+        "  }\n  __syncthreads();\n  if constexpr (GRAD_X)",
+        "  }\n  if constexpr (GRAD_X)",
+        *BUNDLES,
+    ),
+    "every share is the first": (
+        "planes.cu",
+        "part * bundle.share * place.values",
+        "0 * part",
+        Params(),
+        Nchw(1, 64, 7, 7),
+    ),
+    "a bundle's kernels are those of the first": ("planes.cu", "+ first * TAPS}", "}", *BUNDLES),
+    "a group's kernels are those of the first": (
+        "planes.cu",
+        "taps = weight + at.plane * (TAPS - 1)",
+        "taps = weight - at.plane",
+        *BUNDLES,
+    ),
+    "kernels on planes are not turned": ("planes.cu", "(TAPS - 1 - tap) * plane", "tap * plane", *BUNDLES),
+    "half of a large map": (
+        "planes.cu",
+        "task < tasks; task += THREADS",
+        "task < THREADS; task += THREADS",
+        Params(group_channels=1),
+        Nchw(1, 2, 76, 7),
+    ),
+}
+
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
@@ -60,10 +121,18 @@ def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
     assert mutant("ls_convolution", file, old, new).failures(params, shape)
 
 
+@pytest.mark.parametrize("bug", BUGS_ON_PLANES)
+def test_planted_bugs_are_seen_on_planes(bug: str, mutant: Callable[..., Any]) -> None:
+    file, old, new, params, shape = BUGS_ON_PLANES[bug]
+    assert mutant("ls_convolution", file, old, new).failures(params, shape, "float16")
+
+
 def test_the_kernels_without_bugs_pass(mutant: Callable[..., Any]) -> None:
     shipped = mutant("ls_convolution", "kernel.cu", "struct Shape", "struct Shape")
     for *_, params, shape in BUGS.values():
         assert not shipped.failures(params, shape)
+    for *_, params, shape in BUGS_ON_PLANES.values():
+        assert not shipped.failures(params, shape, "float16")
 
 
 def test_rows_read_beyond_the_image_are_seen(mutant: Callable[..., Any]) -> None:
@@ -101,6 +170,26 @@ def test_a_new_image_size_compiles_nothing_new() -> None:
     assert {plan(shape).kernel for shape in shapes} == {"aggregate<float, 3, 4, 4>"}
     assert plan(Nchw(32, 256, 14, 14)).kernel == "aggregate<float, 3, 2, 4>"
     assert plan(Nchw(32, 384, 7, 7)).kernel == plan(Nchw(1, 8, 31, 31)).kernel == "aggregate<float, 3, 1, 4>"
+    assert half_plan(Nchw(32, 384, 7, 7)).kernel == half_plan(Nchw(1, 64, 5, 7)).kernel == "aggregate_planes<float16>"
+
+
+def half_plan(x: Nchw, params: Params | None = None) -> Launch:
+    return plan(x, params, torch.float16)
+
+
+def test_a_block_takes_as_many_groups_as_make_whole_vectors() -> None:
+    # 49 halves are 98 bytes, which 16 divides eight times; 384 channels are 48 groups.
+    launch = half_plan(Nchw(32, 384, 7, 7))
+    assert launch.grid == (6, 32, 1)
+    # Eight groups of eight channels in, nine taps, eight channels out.
+    assert launch.shared_bytes == 32 + 8 * (8 + 9 + 8) * 98
+    assert half_plan(Nchw(32, 384, 8, 7)).grid == (48, 32, 1)
+
+
+@pytest.mark.parametrize("shape", [Nchw(2, 24, 7, 7), Nchw(2, 64, 700, 7), Nchw(2, 64, 14, 14)], ids=str)
+def test_groups_that_make_no_whole_vectors_or_do_not_fit_go_through_registers(shape: Nchw) -> None:
+    assert half_plan(shape).kernel.startswith("aggregate<")
+    assert half_plan(Nchw(2, 64, 7, 7), Params(mapping="contiguous")).kernel.startswith("aggregate<")
 
 
 def test_a_grid_holds_every_segment_once() -> None:
