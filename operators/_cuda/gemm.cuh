@@ -1,9 +1,9 @@
 // One block's tile of a matrix product, sums[M x N] += A[M x K] B[K x N]: float by strict multiply-adds, 16 bits on
 // tensor cores with float sums. What A and B are is up to the kernel, so a convolution never writes out its windows.
 //
-//   using Block = Product<T, 128, 64>;                       // M x N: M is 64 or 128, N is 64 or 128
+//   using Block = Product<T, 128, 64>;                       // M x N: M is 64 or 128, N is 16, 32, 64 or 128
 //   __global__ void __launch_bounds__(Block::THREADS) kernel(const P p) {  // one-dimensional blocks of 2 * M threads
-//     SHARED_MEMORY(T, shared);                              // 160 * (M + N) bytes, whatever the type
+//     SHARED_MEMORY(T, shared);                              // Block::BYTES: 160 * (M + N), and 1024 where N < 64
 //     Block product;
 //     product.clear();
 //     product.add(Filters<T>{...}, Windows<T>{...}, 0, depth, shared);        // all threads of the block; k from 0
@@ -81,7 +81,7 @@ struct Matrix {
 // rows are long, where they are of 64 bytes by exchanging the four pieces of every other pair of rows.
 template <typename T, int LINES, bool ALONG_K>
 struct Stage {
-  static constexpr int DEPTH = sizeof(T) == 4 ? 16 : 32, BYTES = 80 * LINES;
+  static constexpr int DEPTH = sizeof(T) == 4 ? 16 : 32, BYTES = 80 * LINES + (LINES < 64 ? 512 : 0);
   static constexpr bool BY_LINE = ALONG_K && sizeof(T) == 2;
   static constexpr int PITCH = BY_LINE ? DEPTH : LINES + 16 / static_cast<int>(sizeof(T));
   // After the values comes what is known of each k, or of each line.
@@ -236,50 +236,52 @@ struct Loader {
 };
 
 // The sums of a tile, spread over the threads of a block: each has RUNS runs of columns, RUN_STEP apart from
-// first_column on, in some rows; threads with the same columns are M / 8 row groups.
+// first_column on, in some rows; threads with the same columns are row groups, M / 8 of them where N >= 64.
 template <typename T, int M, int N>
 struct Sums;
 
-// Each thread has 8 rows, in two runs of four, and N / 16 columns, in runs of four.
+// Each thread has 8 rows, in two runs of four, and N / 16 columns, in runs of four; of narrow tiles 2 or 4 rows and
+// four columns.
 template <int M, int N>
 struct Sums<float, M, N> {
-  static constexpr int RUN = 4, RUNS = N / 64, RUN_STEP = 64;
-  float sums[8][RUNS][RUN];
+  static constexpr int RUN = 4, RUNS = N < 64 ? 1 : N / 64, RUN_STEP = 64;
+  static constexpr int ACROSS = N / RUN / RUNS, ROWS = ACROSS / 2, PARTS = (ROWS + 3) / 4, ROW_RUN = ROWS / PARTS;
+  float sums[ROWS][RUNS][RUN];
 
-  DEVICE int first_column() { return threadIdx.x % 16 * 4; }
-  DEVICE int row_group() { return threadIdx.x / 16; }
+  DEVICE int first_column() { return threadIdx.x % ACROSS * RUN; }
+  DEVICE int row_group() { return threadIdx.x / ACROSS; }
 
   template <class A, class B>
   MEMBER void add_stage(const float* a, const float* b) {
-    const float* rows = a + threadIdx.x / 16 * 4;
-    const float* columns = b + threadIdx.x % 16 * 4;
+    const float* rows = a + row_group() * ROW_RUN;
+    const float* columns = b + first_column();
 #pragma unroll
     for (int k = 0; k < A::DEPTH; ++k) {
-      float left[2][4], right[RUNS][4];
+      float left[PARTS][ROW_RUN], right[RUNS][RUN];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) load_floats(left[half], rows + A::offset(half * (M / 2), k));
+      for (int part = 0; part < PARTS; ++part) load_floats(left[part], rows + A::offset(part * (M / 2), k));
 #pragma unroll
-      for (int run = 0; run < RUNS; ++run) load_floats(right[run], columns + B::offset(run * 64, k));
+      for (int run = 0; run < RUNS; ++run) load_floats(right[run], columns + B::offset(run * RUN_STEP, k));
 #pragma unroll
-      for (int i = 0; i < 8; ++i)
+      for (int i = 0; i < ROWS; ++i)
 #pragma unroll
         for (int run = 0; run < RUNS; ++run)
 #pragma unroll
           for (int j = 0; j < RUN; ++j)
-            sums[i][run][j] = fmaf(left[i / 4][i % 4], right[run][j], sums[i][run][j]);
+            sums[i][run][j] = fmaf(left[i / ROW_RUN][i % ROW_RUN], right[run][j], sums[i][run][j]);
     }
   }
 
   MEMBER void clear() {
 #pragma unroll
-    for (int i = 0; i < 8 * RUNS * RUN; ++i) sums[i / (RUNS * RUN)][i / RUN % RUNS][i % RUN] = 0;
+    for (int i = 0; i < ROWS * RUNS * RUN; ++i) sums[i / (RUNS * RUN)][i / RUN % RUNS][i % RUN] = 0;
   }
 
   template <class F>
   MEMBER void shift(F offset) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float of_row = offset(row_group() * 4 + i / 4 * (M / 2) + i % 4);
+    for (int i = 0; i < ROWS; ++i) {
+      const float of_row = offset(row_at(i));
 #pragma unroll
       for (int j = 0; j < RUNS * RUN; ++j) sums[i][j / RUN][j % RUN] += of_row;
     }
@@ -287,24 +289,29 @@ struct Sums<float, M, N> {
 
   template <class Where, class Use>
   MEMBER void each(Where where, Use use) const {
-    const int row = row_group() * 4, column = first_column();
+    const int column = first_column();
 #pragma unroll
     for (int run = 0; run < RUNS; ++run) {
       const auto place = where(column + run * RUN_STEP);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) use(row + i / 4 * (M / 2) + i % 4, place, sums[i][run]);
+      for (int i = 0; i < ROWS; ++i) use(row_at(i), place, sums[i][run]);
     }
   }
+
+ private:
+  DEVICE int row_at(int i) { return row_group() * ROW_RUN + i / ROW_RUN * (M / 2) + i % ROW_RUN; }
 };
 
-// Each warp has 64 rows and a quarter of the columns, as 16 x 8 tiles of tensor-core instructions.
+// Each warp has 64 rows and a quarter of the columns, as 16 x 8 tiles of tensor-core instructions; of narrow tiles 16
+// columns, and 16 rows for each warp that shares these.
 template <typename T, int M, int N>
 struct Sums {
-  static constexpr int RUN = 2, ROWS = 64 / 16, COLUMNS = N / 4 / 8, RUNS = COLUMNS, RUN_STEP = 8, BYTES = sizeof(T);
+  static constexpr int ACROSS = N < 64 ? N / 16 : 4, ROWS = ACROSS, COLUMNS = N / ACROSS / 8;
+  static constexpr int RUN = 2, RUNS = COLUMNS, RUN_STEP = 8, VALUE = sizeof(T);
   float sums[ROWS][COLUMNS][4];
 
-  DEVICE int first_column() { return threadIdx.x / 32 % 4 * (N / 4) + threadIdx.x % 4 * 2; }
-  DEVICE int row_group() { return threadIdx.x / 128 * 8 + threadIdx.x % 32 / 4; }
+  DEVICE int first_column() { return threadIdx.x / 32 % ACROSS * (N / ACROSS) + threadIdx.x % 4 * 2; }
+  DEVICE int row_group() { return threadIdx.x / (32 * ACROSS) * 8 + threadIdx.x % 32 / 4; }
 
   template <class A, class B>
   MEMBER void add_stage(const T* a, const T* b) {
@@ -313,16 +320,16 @@ struct Sums {
     for (int k = 0; k < A::DEPTH; k += 16) {
       // Each lane gives a row of 8: of matrix lane / 8. Of A the matrices go down the lines first, of B along k first.
       const SharedAddress rows =
-          row_of_matrix<A>(a, warp / 4 * 64 + lane / 8 % 2 * 8, k + lane / 16 * 8, lane % 8);
+          row_of_matrix<A>(a, warp / ACROSS * (16 * ROWS) + lane / 8 % 2 * 8, k + lane / 16 * 8, lane % 8);
       const SharedAddress columns =
-          row_of_matrix<B>(b, warp % 4 * (N / 4) + lane / 16 * 8, k + lane / 8 % 2 * 8, lane % 8);
+          row_of_matrix<B>(b, warp % ACROSS * (N / ACROSS) + lane / 16 * 8, k + lane / 8 % 2 * 8, lane % 8);
       unsigned left[ROWS][4];
 #pragma unroll
-      for (int i = 0; i < ROWS; ++i) load_fragment<A>(left[i], rows + A::offset(i * 16, 0) * BYTES);
+      for (int i = 0; i < ROWS; ++i) load_fragment<A>(left[i], rows + A::offset(i * 16, 0) * VALUE);
 #pragma unroll
       for (int j = 0; j < COLUMNS; j += 2) {
         unsigned right[4];
-        load_fragment<B>(right, columns + B::offset(j * 8, 0) * BYTES);
+        load_fragment<B>(right, columns + B::offset(j * 8, 0) * VALUE);
         const unsigned first[2] = {right[0], right[1]}, second[2] = {right[2], right[3]};
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
@@ -340,7 +347,7 @@ struct Sums {
 
   template <class F>
   MEMBER void shift(F offset) {
-    const int row = threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4;
+    const int row = first_row();
 #pragma unroll
     for (int i = 0; i < ROWS * 2; ++i) {
       const float of_row = offset(row + i * 8);
@@ -351,7 +358,7 @@ struct Sums {
 
   template <class Where, class Use>
   MEMBER void each(Where where, Use use) const {
-    const int row = threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4, column = first_column();
+    const int row = first_row(), column = first_column();
 #pragma unroll
     for (int j = 0; j < COLUMNS; ++j) {
       const auto place = where(column + j * RUN_STEP);
@@ -364,6 +371,8 @@ struct Sums {
   }
 
  private:
+  DEVICE int first_row() { return threadIdx.x / (32 * ACROSS) * (16 * ROWS) + threadIdx.x % 32 / 4; }
+
   template <class Place>
   DEVICE SharedAddress row_of_matrix(const T* stage, int line, int depth, int row) {
     const int offset = Place::BY_LINE ? Place::offset(line + row, depth) : Place::offset(line, depth + row);
@@ -382,8 +391,8 @@ struct Sums {
 // A tile of M x N sums in a block of THREADS.
 template <typename T, int M, int N>
 struct Product : Sums<T, M, N> {
-  static_assert((M == 64 || M == 128) && (N == 64 || N == 128), "a tile is 64 or 128 wide and high");
-  static constexpr int THREADS = 2 * M;
+  static_assert((M == 64 || M == 128) && (N == 16 || N == 32 || N == 64 || N == 128), "no tile has this size");
+  static constexpr int THREADS = 2 * M, BYTES = 160 * (M + N) + (N < 64 ? 1024 : 0);
 
   // Calls use(row, place, sums) for each run of this thread, where place = where(column) is worked out once for all
   // rows.

@@ -85,6 +85,7 @@ CUDA = CudaCore(
         (Params(out_channels=72, regions=3), Nchw(2, 16, 6, 8)),  # 16-byte loads of filters; two tiles of outputs
         (Params(kernel_size=1, padding=0, out_channels=70, regions=2), Nchw(2, 72, 9, 16)),  # vectors, several shares
         (Params(kernel_size=1, padding=0, out_channels=16, regions=5), Nchw(1, 8, 14, 14)),  # of 8 bytes in 16 bits
+        (Params(kernel_size=1, padding=0, out_channels=72, regions=40), Nchw(1, 16, 5, 7)),  # the narrowest tiles
         (Params(out_channels=16, kernel_size=3, stride=3, dilation=2, groups=2, regions=3), Nchw(1, 16, 11, 10)),
         (Params(groups=8, out_channels=16, regions=9), Nchw(2, 8, 9, 7)),  # narrow; more regions than warps
         (Params(kernel_size=17, out_channels=5, regions=2), Nchw(1, 4, 3, 4)),  # windows too large for the quicker way

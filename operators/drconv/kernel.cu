@@ -18,7 +18,7 @@ struct Tile {
   }
 };
 
-// An operand over images, restricted to listed positions of one image: the tile's lines, or k.
+// Windows restricted to listed positions of one image: the tile's lines, or k.
 template <class Operand>
 struct Listed : Operand {
   const int* list;
@@ -42,6 +42,30 @@ struct Listed : Operand {
   MEMBER int position(int i) const { return i < count ? list[i] : Operand::positions; }
 };
 
+// Listed pixels of one image's planes. ALONG_K: pixels are k and lines are channels; else the other way round.
+template <typename T, bool ALONG_K_>
+struct ListedPixels {
+  static constexpr bool ALONG_K = ALONG_K_, COPIED = false;
+  static constexpr int VECTOR = 1;
+  typedef int Line;   // offset, -1 beyond the channels or the list
+  typedef int Depth;  // the same
+
+  const T* planes;
+  int plane, channels;  // pixels of a plane, and how many there are
+  const int* list;
+  int count;
+
+  MEMBER Line line(int i) const { return ALONG_K ? channel(i) : pixel(i); }
+  MEMBER Depth depth(int k) const { return ALONG_K ? pixel(k) : channel(k); }
+  MEMBER Vector<T, 1> load(Line line, Depth depth) const {
+    return (line | depth) >= 0 ? load_vector<T, 1>(planes + (line + depth)) : zero_vector<T, 1>();
+  }
+
+ private:
+  MEMBER int channel(int number) const { return number < channels ? number * plane : -1; }
+  MEMBER int pixel(int number) const { return number < count ? list[number] : -1; }
+};
+
 // The filters of one region and one image.
 template <typename T>
 DEVICE const T* filters_of(const void* filters, const Geometry& at, int image, int region, int group) {
@@ -54,6 +78,36 @@ template <typename T>
 DEVICE const T* planes_of(const void* images, int image, int groups, int group, int channels, int plane) {
   return static_cast<const T*>(images) + (static_cast<long long>(image) * groups + group) * channels * plane;
 }
+
+// Where some columns of a tile, which are listed pixels, lie in a plane; -1 beyond the list.
+template <int RUN>
+struct Places {
+  int at[RUN];
+};
+
+template <int RUN>
+DEVICE Places<RUN> places_of(const Share& share, int column) {
+  Places<RUN> places;
+#pragma unroll
+  for (int e = 0; e < RUN; ++e) places.at[e] = column + e < share.count ? share.pixels[column + e] : -1;
+  return places;
+}
+
+// Stores a tile whose columns are a share's pixels: `rows` planes of `pixels` each.
+template <typename T, class Block>
+DEVICE void store_listed(const Block& product, T* planes, const Share& share, int rows, int pixels) {
+  product.each([&](int column) { return places_of<Block::RUN>(share, column); },
+               [&](int i, const Places<Block::RUN>& places, const float(&sums)[Block::RUN]) {
+                 if (i >= rows) return;
+#pragma unroll
+                 for (int e = 0; e < Block::RUN; ++e)
+                   if (places.at[e] >= 0) planes[i * pixels + places.at[e]] = from_float<T>(sums[e]);
+               });
+}
+
+// Blocks that a multiprocessor should hold: what narrow tiles wait for is memory, and the more of them wait the better.
+template <int M, int N, int FILTERS>
+constexpr int RESIDENT = N < 64 ? 384 / M : M == 64 && FILTERS > 1 ? 3 : 2;
 
 struct Forward {
   const void* x;        // [N, G * channels, H, W]
@@ -71,7 +125,7 @@ using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, f
 // Rows are outputs, columns pixels of one region, k taps. FILTERS values of a filter are loaded at once. POSITIONS is 1
 // where the only tap sees just its own position; else windows are gathered: 0 where they are small, -1 any.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, 192 / M) forward(const Forward p) {
+__global__ void __launch_bounds__(2 * M, RESIDENT<M, N, FILTERS>) forward(const Forward p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;
@@ -87,21 +141,14 @@ __global__ void __launch_bounds__(2 * M, 192 / M) forward(const Forward p) {
   Block product;
   product.clear();
   if constexpr (POSITIONS > 0) {
-    typedef Planes<T, 1, false> Pixels;
-    product.add(filters, Listed<Pixels>{{at.view.positions, x, 0, pixels, at.channels, 0}, share.pixels, share.count},
-                0, depth, shared);
+    product.add(filters, ListedPixels<T, false>{x, pixels, depth, share.pixels, share.count}, 0, depth, shared);
   } else {
     typedef Gathered<T, POSITIONS> Pixels;
     product.add(filters, Listed<Pixels>{{at.view, x, 0, pixels, depth, 0}, share.pixels, share.count}, 0, depth,
                 shared);
   }
   T* y = static_cast<T*>(p.y) + (static_cast<long long>(tile.rest) * at.groups + tile.group) * at.outputs * pixels;
-  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
-    if (row + i >= at.outputs) return;
-#pragma unroll
-    for (int e = 0; e < Block::RUN; ++e)
-      if (j + e < share.count) y[(row + i) * pixels + share.pixels[j + e]] = from_float<T>(sums[e]);
-  });
+  store_listed(product, y + row * pixels, share, at.outputs - row, pixels);
 }
 
 struct PointwiseInputGradient {
@@ -115,9 +162,8 @@ struct PointwiseInputGradient {
 
 // The same backwards where each output sees just its own position: rows are channels, k outputs.
 template <typename T, int M, int N, int FILTERS>
-__global__ void __launch_bounds__(2 * M, 192 / M) pointwise_input_gradient(const PointwiseInputGradient p) {
+__global__ void __launch_bounds__(2 * M, RESIDENT<M, N, FILTERS>) pointwise_input_gradient(const PointwiseInputGradient p) {
   typedef Product<T, M, N> Block;
-  typedef Planes<T, 1, false> Pixels;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;
   const int pixels = at.view.positions.by;
@@ -131,16 +177,10 @@ __global__ void __launch_bounds__(2 * M, 192 / M) pointwise_input_gradient(const
   Block product;
   product.clear();
   product.add(Matrix<T, FILTERS, false>{weight, at.channels - row, at.outputs, at.channels},
-              Listed<Pixels>{{at.view.positions, gradient, 0, pixels, at.outputs, 0}, share.pixels, share.count}, 0,
-              at.outputs, shared);
+              ListedPixels<T, false>{gradient, pixels, at.outputs, share.pixels, share.count}, 0, at.outputs, shared);
   T* result =
       static_cast<T*>(p.result) + (static_cast<long long>(tile.rest) * at.groups + tile.group) * at.channels * pixels;
-  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
-    if (row + i >= at.channels) return;
-#pragma unroll
-    for (int e = 0; e < Block::RUN; ++e)
-      if (j + e < share.count) result[(row + i) * pixels + share.pixels[j + e]] = from_float<T>(sums[e]);
-  });
+  store_listed(product, result + row * pixels, share, at.channels - row, pixels);
 }
 
 // What positions see through one tap, as far as the pixel seen belongs to one region; lines are positions.
@@ -248,9 +288,8 @@ struct FilterGradient {
 
 // Rows are outputs, columns taps, k the pixels of one region of one image; regions without pixels become zeros.
 template <typename T, int M, int N, bool POINTWISE>
-__global__ void __launch_bounds__(2 * M, 192 / M) filter_gradient(const FilterGradient p) {
+__global__ void __launch_bounds__(2 * M, M == 64 ? 3 : N == 64 ? 2 : 1) filter_gradient(const FilterGradient p) {
   typedef Product<T, M, N> Block;
-  typedef Planes<T, 1, true> Gradients;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;
   const int pixels = at.view.positions.by, plane = at.view.height * at.view.width, depth = at.channels * at.view.taps.by;
@@ -262,13 +301,12 @@ __global__ void __launch_bounds__(2 * M, 192 / M) filter_gradient(const FilterGr
   const int count = regions.begins[region + 1] - regions.begins[region];
   const T* gradient = planes_of<T>(p.gradient, image, at.groups, tile.group, at.outputs, pixels);
   const T* x = planes_of<T>(p.x, image, at.groups, tile.group, at.channels, plane);
-  const Listed<Gradients> gradients{{at.view.positions, gradient, 0, pixels, at.outputs, row}, list, count};
+  const ListedPixels<T, true> gradients{gradient + row * pixels, pixels, at.outputs - row, list, count};
   Block product;
   product.clear();
   if constexpr (POINTWISE) {
-    typedef Planes<T, 1, true> Pixels;
-    product.add(gradients, Listed<Pixels>{{at.view.positions, x, 0, pixels, at.channels, column}, list, count}, 0,
-                count, shared);
+    product.add(gradients, ListedPixels<T, true>{x + column * pixels, pixels, depth - column, list, count}, 0, count,
+                shared);
   } else {
     typedef Windows<T, true> Pixels;
     product.add(gradients, Listed<Pixels>{{at.view, x, 0, pixels, depth, column}, list, count}, 0, count, shared);
@@ -300,7 +338,7 @@ struct Responses {
 // multiplied by the output's gradient and summed over the outputs, tile after tile. POSITIONS neighbouring pixels are
 // loaded at once where the only tap sees just its own position; else windows are gathered, as above.
 template <typename T, int M, int N, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * M, 128 / M) responses(const Responses p) {
+__global__ void __launch_bounds__(2 * M, M == 64 || N == 64 || (FILTERS == 8 && POSITIONS == 4) ? 2 : 1) responses(const Responses p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;

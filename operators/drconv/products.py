@@ -13,8 +13,8 @@ from .reference import Params
 
 SOURCE = Source.beside(__file__)
 
-TILE = (64, 64)
-"""A region has few pixels of a deep layer's map: a wider tile would mostly be padding."""
+COLUMNS = (16, 32, 64)
+"""Pixels of a tile: a region has few of a deep layer's map, and a wider tile would mostly be padding."""
 
 SMALL = 15
 """Taps per side up to which windows are gathered the quicker way."""
@@ -25,11 +25,16 @@ def filtered(
     p: Params, dtype: torch.dtype, x: torch.Size, filters: torch.Size, places: torch.Size, y: torch.Size
 ) -> Launch:
     """[N, C, H, W], [N, m, O, C/g, k, k], regions -> [N, O, Ho, Wo]."""
-    outputs, depth, shares = y[1] // p.groups, filters[3:].numel(), _shares(p, y)
-    return SOURCE.launch(
-        tiles.name("forward", dtype, *TILE, tiles.whole_vector(dtype, depth), _positions(p, 1)),
-        **tiles.blocks(dtype, TILE, ceil_div(outputs, TILE[0]) * shares * p.groups * y[0], depth, y.numel()),
-        scalars=(*_geometry(p, forward_view(p.window, p.window, *x[2:]), x, y), shares),
+    outputs, depth = y[1] // p.groups, filters[3:].numel()
+    return _over_shares(
+        p,
+        "forward",
+        dtype,
+        (tiles.whole_vector(dtype, depth), _positions(p, 1)),
+        extents=(outputs, depth),
+        seen=y,
+        scalars=_geometry(p, forward_view(p.window, p.window, *x[2:]), x, y),
+        result=y,
     )
 
 
@@ -39,21 +44,26 @@ def filtered_back(
 ) -> Launch:
     """[N, O, Ho, Wo], [N, m, O, C/g, k, k], regions -> [N, C, H, W]."""
     outputs, channels = go[1] // p.groups, gx[1] // p.groups
-    rows = ceil_div(channels, TILE[0]) * p.groups * gx[0]
     if is_pointwise(p):
-        shares = _shares(p, go)
-        return SOURCE.launch(
-            tiles.name("pointwise_input_gradient", dtype, *TILE, tiles.whole_vector(dtype, channels)),
-            **tiles.blocks(dtype, TILE, rows * shares, outputs, gx.numel()),
-            scalars=(*_geometry(p, forward_view(p.window, p.window, *gx[2:]), gx, go), shares),
+        return _over_shares(
+            p,
+            "pointwise_input_gradient",
+            dtype,
+            (tiles.whole_vector(dtype, channels),),
+            extents=(channels, outputs),
+            seen=go,
+            scalars=_geometry(p, forward_view(p.window, p.window, *gx[2:]), gx, go),
+            result=gx,
         )
+    tile = 64, 64
+    rows = ceil_div(channels, tile[0]) * p.groups * gx[0]
     residues = p.stride**2
     positions = ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
     # The blocks of all residues together go through the taps once, here as if each tile saw one region.
     depth = ceil_div(outputs * p.kernel_size**2, residues)
     return SOURCE.launch(
-        tiles.name("input_gradient", dtype, *TILE),
-        **tiles.blocks(dtype, TILE, rows * ceil_div(positions, TILE[1]) * residues, depth, gx.numel()),
+        tiles.name("input_gradient", dtype, *tile),
+        **tiles.blocks(dtype, tile, rows * ceil_div(positions, tile[1]) * residues, depth, gx.numel()),
         scalars=(
             *_geometry(p, backward_view(p.window, p.window, *gx[2:]), gx, go),
             *(gx[2], gx[3], p.stride, p.stride // math.gcd(p.stride, p.dilation), gx[0]),
@@ -66,10 +76,14 @@ def filters_back(
     p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, places: torch.Size, result: torch.Size
 ) -> Launch:
     """[N, O, Ho, Wo], [N, C, H, W], regions -> [N, m, O, C/g, k, k]."""
-    number = tiles.count(TILE, go[1] // p.groups, result[3:].numel()) * p.groups * go[0] * p.regions
+    outputs, depth = go[1] // p.groups, result[3:].numel()
+    high = min(outputs, depth) > 64
+    # Sums in float32, or two operands of single pixels on their way, leave no registers for 128 x 128.
+    tile = 128 if high else 64, 128 if high and dtype != torch.float32 and not is_pointwise(p) else 64
+    number = tiles.count(tile, outputs, depth) * p.groups * go[0] * p.regions
     return SOURCE.launch(
-        tiles.name("filter_gradient", dtype, *TILE, is_pointwise(p)),
-        **tiles.blocks(dtype, TILE, number, ceil_div(go[2:].numel(), p.regions), result.numel()),
+        tiles.name("filter_gradient", dtype, *tile, is_pointwise(p)),
+        **tiles.blocks(dtype, tile, number, ceil_div(go[2:].numel(), p.regions), result.numel()),
         scalars=_geometry(p, forward_view(p.window, p.window, *x[2:]), x, go),
     )
 
@@ -79,12 +93,14 @@ def respond(
     p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, filters: torch.Size, shares: torch.Size
 ) -> Launch:
     """[N, O, Ho, Wo], [N, C, H, W], [N, m, O, C/g, k, k] -> [N, m, Ho, Wo]: the shares of the guide's gradient."""
-    pixels, depth = go[2:].numel(), filters[3:].numel()
-    tile = 64, 128 if pixels > 64 else 64
+    pixels, depth, outputs = go[2:].numel(), filters[3:].numel(), go[1] // p.groups
+    vector = tiles.whole_vector(dtype, depth)
+    high = _rows(outputs, vector)
+    tile = high, 128 if high == 128 and pixels > 64 else 64
     positions = _positions(p, tiles.four_or_one(pixels))
-    rows = ceil_div(go[1] // p.groups, tile[0]) * p.groups
+    rows = ceil_div(outputs, tile[0]) * p.groups
     return SOURCE.launch(
-        tiles.name("responses", dtype, *tile, tiles.whole_vector(dtype, depth), positions),
+        tiles.name("responses", dtype, *tile, vector, positions),
         **tiles.blocks(dtype, tile, ceil_div(pixels, tile[1]) * p.regions * go[0], depth * rows, shares.numel()),
         scalars=_geometry(p, forward_view(p.window, p.window, *x[2:]), x, go),
     )
@@ -102,10 +118,46 @@ def _positions(p: Params, pointwise: int) -> int:
     return 0 if p.kernel_size <= SMALL else -1
 
 
-def _shares(p: Params, y: torch.Size) -> int:
+def _over_shares(
+    p: Params,
+    name: str,
+    dtype: torch.dtype,
+    vectors: tuple[int, ...],
+    *,
+    extents: tuple[int, int],
+    seen: torch.Size,
+    scalars: tuple[int, ...],
+    result: torch.Size,
+) -> Launch:
+    """A launch whose tiles have so many rows and terms, and as columns pixels of one region of what is seen."""
+    (rows, depth), pixels = extents, seen[2:].numel()
+    high = _rows(rows, vectors[0])
+    columns = _columns(p, pixels) if high == 128 else 64
+    tile, shares = (high, columns), _shares(p, pixels, columns)
+    launch = tiles.blocks(dtype, tile, ceil_div(rows, tile[0]) * shares * p.groups * seen[0], depth, result.numel())
+    launch["shared_bytes"] += 1024 if columns < 64 else 0
+    return SOURCE.launch(
+        tiles.name(name, dtype, *tile, *vectors),
+        **launch,
+        scalars=(*scalars, shares),
+        alternatives=tuple(tiles.name(name, dtype, high, other, *vectors) for other in COLUMNS) if high == 128 else (),
+    )
+
+
+def _rows(extent: int, vector: int) -> int:
+    """Rows of a tile, whose filters come in vectors of so many: the more, the fewer times pixels are gathered."""
+    return 128 if extent > 64 and vector > 1 else 64
+
+
+def _columns(p: Params, pixels: int) -> int:
+    """Columns of a tile, for regions of about equal size: most of them should fill one, or several."""
+    share = pixels / p.regions
+    return 16 if share <= 12 else 32 if share <= 40 else 64
+
+
+def _shares(p: Params, pixels: int, columns: int) -> int:
     """Shares of a tile's columns that the regions of an image are cut into, at most."""
-    pixels = y[2] * y[3]
-    return min(pixels, (pixels + p.regions * (TILE[1] - 1)) // TILE[1])
+    return min(pixels, (pixels + p.regions * (columns - 1)) // columns)
 
 
 def _geometry(p: Params, view: tuple[int, ...], x: torch.Size, y: torch.Size) -> tuple[int, ...]:

@@ -23,17 +23,30 @@ struct Share {
   int region, count;  // count is 0 where all regions end before this share
 };
 
-// Regions are cut into shares of at most MOST pixels, numbered region by region.
+// Regions are cut into shares of at most MOST pixels, numbered region by region. Each lane of a warp, all of which ask
+// for the same share, looks at one region.
 template <int MOST>
 DEVICE Share share_of(const Regions& image, int number, int regions) {
-  for (int region = 0, begin = 0; region < regions; ++region) {
-    const int end = image.begins[region + 1], shares = (end - begin + MOST - 1) / MOST;
-    if (number < shares) {
-      const int first = begin + number * MOST;
-      return {image.by_region + first, region, min(end - first, MOST)};
+  const unsigned all = 0xffffffffu;
+  const int lane = threadIdx.x % 32;
+  for (int first = 0; first < regions; first += 32) {
+    const int region = first + lane;
+    const int begin = region < regions ? image.begins[region] : 0;
+    const int count = region < regions ? image.begins[region + 1] - begin : 0;
+    const int shares = (count + MOST - 1) / MOST;
+    int end = shares;  // of the region's shares among those of these 32
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int before = __shfl_up_sync(all, end, distance);
+      if (lane >= distance) end += before;
     }
-    number -= shares;
-    begin = end;
+    const unsigned beyond = __ballot_sync(all, number < end);
+    if (beyond) {
+      const int found = __ffs(beyond) - 1, skipped = (number - __shfl_sync(all, end - shares, found)) * MOST;
+      const int pixels = __shfl_sync(all, count, found) - skipped;
+      return {image.by_region + __shfl_sync(all, begin, found) + skipped, first + found, min(pixels, MOST)};
+    }
+    number -= __shfl_sync(all, end, 31);
   }
   return {nullptr, 0, 0};
 }

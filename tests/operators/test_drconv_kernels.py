@@ -23,9 +23,16 @@ BUGS = {
     "a list begins anew after 32 pixels": ("narrow.cu", "] = first + lane;", "] = lane;", *POINTWISE),
     "a region's last share is left out": (
         "regions.cuh",
-        "(end - begin + MOST - 1) / MOST",
-        "(end - begin) / MOST",
+        "shares = (count + MOST - 1) / MOST",
+        "shares = count / MOST",
         *PLAIN,
+    ),
+    "regions beyond the lanes of a warp count from the first": (
+        "regions.cuh",
+        "number -= __shfl_sync(all, end, 31);",
+        "number -= 0;",
+        Params(regions=40),
+        Nchw(1, 3, 12, 12),
     ),
     "groups use the first one's filters": (
         "kernel.cu",
@@ -74,7 +81,7 @@ def test_the_kernels_without_bugs_pass(mutant: Callable[..., Any]) -> None:
 
 
 def test_reading_beyond_the_list_is_seen(mutant: Callable[..., Any]) -> None:
-    old, new = "return i < count ? list[i] : Operand::positions;", "return list[i];"
+    old, new = "return number < count ? list[number] : -1;", "return list[number];"
     params, shape = Params(regions=1, kernel_size=1, padding=0), Nchw(1, 2, 2, 3)
     assert mutant("drconv", "kernel.cu", old, new).failures(params, shape, sanitize=True)
 
@@ -133,7 +140,7 @@ def test_shares_suffice_for_the_worst_division_of_pixels() -> None:
     # 64 regions of one pixel and one of the rest need 64 tiles more than the rest alone.
     p, pixels = Params(regions=65), 64 + 64 * 3
     worst = 64 + 3
-    assert products._shares(p, torch.Size((1, 1, 16, pixels // 16))) >= worst
+    assert products._shares(p, pixels, 64) >= worst
 
 
 def test_large_filters_are_addressed_by_64_bits_and_large_images_refused() -> None:
