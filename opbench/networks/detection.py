@@ -78,9 +78,9 @@ class RCNN(nn.Module):
         levels = self.neck(self.backbone.features(x))
         levels.append(levels[-1][..., ::2, ::2])
         outputs = [y for level in levels for y in self.proposals(level)]
-        outputs += self.boxes(x.new_zeros(len(x) * _BOXES, _WIDTH, 7, 7))
+        outputs += self.boxes(_regions(x, _BOXES, 7))
         if self.masks is not None:
-            outputs.append(self.masks(x.new_zeros(len(x) * _MASKS, _WIDTH, 14, 14)))
+            outputs.append(self.masks(_regions(x, _MASKS, 14)))
         return _joined(outputs, len(x))
 
 
@@ -153,6 +153,11 @@ class WrappedConv2d(nn.Conv2d):
 
 class WrappedConvTranspose2d(nn.ConvTranspose2d):
     """The same for the transposed convolution."""
+
+
+def _regions(x: Tensor, count: int, side: int) -> Tensor:
+    """[N, ...] -> [N * count, 256, side, side] zeros, which ask for a gradient as what RoIAlign cuts would."""
+    return x.new_zeros(len(x) * count, _WIDTH, side, side, requires_grad=torch.is_grad_enabled())
 
 
 def _tower(outputs: int) -> nn.Sequential:

@@ -72,7 +72,8 @@ class SemanticFPN(nn.Module):
 class UPerNet(nn.Module):
     """[N, 3, H, W] -> [N, classes, H / 4, W / 4]: a pyramid under a pooled top, all its levels fused and classified.
 
-    Its auxiliary head learns from the third stage; it has parameters, and does not run.
+    Its auxiliary head learns from the third stage; it has parameters, and does not run. Training needs two images: the
+    norm over the coarsest pool has one pixel of each.
     """
 
     def __init__(

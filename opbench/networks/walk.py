@@ -174,19 +174,25 @@ def _convolution(
     axes = zip(weight.shape[2:], _pair(stride), _paddings(padding, weight, dilation), _pair(dilation), strict=True)
     vertical, horizontal = (Window(k, s, before, d, after) for k, s, (before, after), d in axes)
     macs = x.shape[0] * weight.shape[0] * weight.shape[1] * Macs.of_windows(vertical, horizontal, *x.shape[2:])
-    return y, {"kind": "convolution", "work": Work.bilinear(macs), "offsets": 0 if bias is None else y.numel()}
+    return y, {"kind": "convolution", "work": _work(macs, weight), "offsets": 0 if bias is None else y.numel()}
 
 
 def _transposed(func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Read:
     y = func(x, weight, bias, *args, **kwargs)
     macs = Macs.exact(x.numel() * weight.shape[1:].numel())
-    return y, {"kind": "convolution", "work": Work.bilinear(macs), "offsets": 0 if bias is None else y.numel()}
+    return y, {"kind": "convolution", "work": _work(macs, weight), "offsets": 0 if bias is None else y.numel()}
 
 
 def _linear(func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Read:
     macs = Macs.exact(x.numel() * weight.shape[0])
     y = func(x, weight, bias)
-    return y, {"kind": "linear", "work": Work.bilinear(macs), "offsets": 0 if bias is None else y.numel()}
+    return y, {"kind": "linear", "work": _work(macs, weight), "offsets": 0 if bias is None else y.numel()}
+
+
+def _work(macs: Macs, weight: Tensor) -> Work:
+    frozen = isinstance(weight, nn.Parameter) and not weight.requires_grad
+    # The input's gradient is always asked for: opbench trains a network together with what goes into it.
+    return Work(macs, macs) if frozen else Work.bilinear(macs)
 
 
 def _product(func: Any, *args: Any, **kwargs: Any) -> Read:

@@ -35,6 +35,13 @@ def test_the_stem_and_the_first_stage_are_frozen() -> None:
     }
 
 
+def test_a_frozen_convolution_has_no_gradient_of_its_weights_to_compute() -> None:
+    for step in steps("retinanet-resnet-50"):
+        if step.kind == "convolution":
+            frozen = step.path.startswith(("backbone.stem.", "backbone.stages.0."))
+            assert step.work.backward == (1 if frozen else 2) * step.work.forward
+
+
 @pytest.mark.parametrize("name", ["mask-rcnn-resnet-50", "mask-rcnn-rednet-50-slot-neck-head"])
 def test_an_rcnn_gives_proposals_at_every_pixel_and_a_thousand_boxes_and_a_hundred_masks(name: str) -> None:
     with torch.device("meta"):
