@@ -62,9 +62,9 @@ class RepLKNet(nn.Module):
             _convolution_norm(channels, channels, 3, nn.ReLU(), stride=2, groups=channels),
         )
         self.stages = nn.Sequential()
-        for kernel, width, count in zip(kernels, widths, blocks, strict=True):
+        for stage, (kernel, width, count) in enumerate(zip(kernels, widths, blocks, strict=True)):
             chain: list[nn.Module] = []
-            if width != channels:
+            if stage:
                 chain += [
                     _convolution_norm(channels, width, 1, nn.ReLU()),
                     _convolution_norm(width, width, 3, nn.ReLU(), stride=2, groups=width),
