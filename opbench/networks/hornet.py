@@ -122,8 +122,9 @@ class GlobalFilter(nn.Module):
         size = x.shape[2:]
         near, far = self.first(x).chunk(2, dim=1)
         # No Fourier transform has 16 bits.
-        waves = torch.fft.rfft2(far.float(), norm="ortho")
-        weight = self.weight.float()
+        wide = torch.promote_types(x.dtype, torch.float32)
+        waves = torch.fft.rfft2(far.to(wide), norm="ortho")
+        weight = self.weight.to(wide)
         if weight.shape[1:3] != waves.shape[2:]:
             planes = weight.permute(3, 0, 1, 2)
             weight = F.interpolate(planes, tuple(waves.shape[2:]), mode="bilinear", align_corners=True)
