@@ -19,8 +19,7 @@ def forward(p: Params, x: Tensor, filters: Tensor, guide: Tensor) -> tuple[Tenso
     output, regions = _results(p, x.shape, filters.shape, guide.shape)
     y = x.new_empty(output)
     places = torch.empty(regions, dtype=torch.int32, device=x.device)
-    narrow.choose(p, guide, places)
-    narrow.arrange(p, places)
+    narrow.arrange(p, guide, places)
     kernels = narrow if narrow.is_narrow(p, filters.shape) else products
     kernels.filtered(p, x, filters, places, y)
     return y, places

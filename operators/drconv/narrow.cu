@@ -2,60 +2,72 @@
 // would be mostly padding.
 #include "regions.cuh"
 
-struct Choose {
+struct Arrange {
   const void* guide;  // [N, regions, Ho, Wo]
   int* places;        // [N] images as `Regions`
-  int regions, pixels, chunks;
-};
-
-// One thread is one pixel: its region is the first whose guide is greatest. NaN is never greater than anything, so a
-// pixel whose guide begins with NaN stays in region 0; the reference does not say what should become of it.
-template <typename T>
-__global__ void __launch_bounds__(256) choose(const Choose p) {
-  const int image = blockIdx.x / p.chunks, pixel = (blockIdx.x - image * p.chunks) * 256 + threadIdx.x;
-  if (pixel >= p.pixels) return;
-  const T* guide = static_cast<const T*>(p.guide) + static_cast<long long>(image) * p.regions * p.pixels + pixel;
-  float greatest = to_float(guide[0]);
-  int chosen = 0;
-  for (int region = 1; region < p.regions; ++region) {
-    const float value = to_float(guide[static_cast<long long>(region) * p.pixels]);
-    if (value > greatest) greatest = value, chosen = region;
-  }
-  p.places[static_cast<long long>(image) * Regions::size(p.pixels, p.regions) + pixel] = chosen;
-}
-
-struct Arrange {
-  int* places;
   int regions, pixels;
 };
 
-// One block is one image, one warp every eighth region: it counts the region's pixels and then lists them, 32 at a
-// time, so the order is that of the image whatever the timing. `begins` holds the counts in between.
-__global__ void __launch_bounds__(256) arrange(const Arrange p) {
-  SHARED_MEMORY(int, begins);
-  int* places = p.places + static_cast<long long>(blockIdx.x) * Regions::size(p.pixels, p.regions);
-  int *listed = places + p.pixels, *kept_begins = places + 2 * p.pixels;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  for (int region = warp; region < p.regions; region += 8) {
-    int count = 0;
-    for (int first = 0; first < p.pixels; first += 32)
-      count += __popc(__ballot_sync(0xffffffffu, first + lane < p.pixels && places[first + lane] == region));
-    if (lane == 0) begins[region + 1] = count;
+// One block is one image, each of its warps so many pixels in a row. A pixel's region is the first whose guide is
+// greatest. NaN is never greater than anything, so a pixel whose guide begins with NaN stays in region 0; the reference
+// does not say what should become of it. The warps count their pixels of each region, then list them from where the
+// counts of earlier regions and warps say, 32 at a time, so the order is that of the image whatever the timing.
+template <typename T>
+__global__ void __launch_bounds__(512) arrange(const Arrange p) {
+  SHARED_MEMORY(int, begins);                 // [regions + 1]
+  int* counts = begins + p.regions + 1;       // [warps, regions]; then how far each warp has come in each region
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int *own = counts + warp * p.regions, *of_pixel = p.places + static_cast<long long>(blockIdx.x) *
+                                                                   Regions::size(p.pixels, p.regions);
+  int *listed = of_pixel + p.pixels, *kept_begins = of_pixel + 2 * p.pixels;
+  const T* guide = static_cast<const T*>(p.guide) + static_cast<long long>(blockIdx.x) * p.regions * p.pixels;
+  const int share = (p.pixels + blockDim.x - 1) / blockDim.x * 32, first = warp * share;
+  const int last = min(first + share, p.pixels);
+  for (int region = lane; region < p.regions; region += 32) own[region] = 0;
+  __syncwarp();
+  for (int at = first; at < last; at += 32) {
+    const int pixel = at + lane;
+    int chosen = -1;
+    if (pixel < last) {
+      float greatest = to_float(guide[pixel]);
+      chosen = 0;
+#pragma unroll 4
+      for (int region = 1; region < p.regions; ++region) {
+        const float value = to_float(guide[static_cast<long long>(region) * p.pixels + pixel]);
+        if (value > greatest) greatest = value, chosen = region;
+      }
+      of_pixel[pixel] = chosen;
+    }
+    for (int region = 0; region < p.regions; ++region) {
+      const unsigned found = __ballot_sync(0xffffffffu, chosen == region);
+      if (lane == region % 32) own[region] += __popc(found);
+    }
+  }
+  __syncthreads();
+  for (int region = threadIdx.x; region < p.regions; region += blockDim.x) {
+    int before = 0;
+    for (int other = 0; other < warps; ++other) {
+      const int count = counts[other * p.regions + region];
+      counts[other * p.regions + region] = before;
+      before += count;
+    }
+    begins[region + 1] = before;
   }
   if (threadIdx.x == 0) begins[0] = 0;
   __syncthreads();
   if (threadIdx.x == 0)
     for (int region = 0; region < p.regions; ++region) begins[region + 1] += begins[region];
   __syncthreads();
-  for (int region = threadIdx.x; region <= p.regions; region += 256) kept_begins[region] = begins[region];
-  for (int region = warp; region < p.regions; region += 8) {
-    int next = begins[region];
-    for (int first = 0; first < p.pixels; first += 32) {
-      const bool mine = first + lane < p.pixels && places[first + lane] == region;
-      const unsigned found = __ballot_sync(0xffffffffu, mine);
-      if (mine) listed[next + __popc(found & ((1u << lane) - 1))] = first + lane;
-      next += __popc(found);
+  for (int region = threadIdx.x; region <= p.regions; region += blockDim.x) kept_begins[region] = begins[region];
+  for (int at = first; at < last; at += 32) {
+    const int pixel = at + lane, chosen = pixel < last ? of_pixel[pixel] : -1;
+    for (int region = 0; region < p.regions; ++region) {
+      const unsigned found = __ballot_sync(0xffffffffu, chosen == region);
+      if (chosen == region) listed[begins[region] + own[region] + __popc(found & ((1u << lane) - 1))] = pixel;
+      __syncwarp();
+      if (lane == region % 32) own[region] += __popc(found);
     }
+    __syncwarp();
   }
 }
 

@@ -13,6 +13,9 @@ SOURCE = Source.beside(__file__, "narrow.cu")
 FEW = 16
 """Filters of a group, its inputs times its outputs, up to which a matrix product would be mostly padding."""
 
+MOST_COUNTS = 8192
+"""Counts of pixels in the shared memory of a block of `arrange`."""
+
 
 def is_narrow(p: Params, filters: torch.Size) -> bool:
     """Whether the kernels of this file filter better than matrix products."""
@@ -20,28 +23,18 @@ def is_narrow(p: Params, filters: torch.Size) -> bool:
 
 
 @kernel
-def choose(p: Params, dtype: torch.dtype, guide: torch.Size, places: torch.Size) -> Launch:
-    """[N, m, Ho, Wo] -> the region of each pixel."""
+def arrange(p: Params, dtype: torch.dtype, guide: torch.Size, places: torch.Size) -> Launch:
+    """[N, m, Ho, Wo] -> the region of each pixel, and the pixels of each region."""
     pixels = guide[2:].numel()
-    chunks = ceil_div(pixels, 256)
+    # Each warp counts its pixels of each region in shared memory.
+    warps = max(1, min(16, ceil_div(pixels, 32), MOST_COUNTS // p.regions))
     return _launch(
-        tiles.name("choose", dtype),
-        blocks=guide[0] * chunks,
-        scalars=(p.regions, pixels, chunks),
-        operations=Operations(outputs=guide[0] * pixels),
-    )
-
-
-@kernel
-def arrange(p: Params, _: torch.dtype, places: torch.Size) -> Launch:
-    """The region of each pixel -> the pixels of each region."""
-    pixels = (places[1] - p.regions - 1) // 2
-    return _launch(
-        "arrange",
-        blocks=places[0],
+        tiles.name("arrange", dtype),
+        blocks=guide[0],
+        threads=32 * warps,
         scalars=(p.regions, pixels),
-        operations=Operations(outputs=places[0] * pixels),
-        shared_bytes=4 * (p.regions + 1),
+        operations=Operations(outputs=guide[0] * pixels),
+        shared_bytes=4 * ((warps + 1) * p.regions + 1),
     )
 
 
@@ -122,9 +115,15 @@ def _geometry(p: Params, x: torch.Size, y: torch.Size) -> tuple[int, ...]:
 
 
 def _launch(
-    name: str, *, blocks: int, scalars: tuple[int, ...], operations: Operations, shared_bytes: int = 0
+    name: str,
+    *,
+    blocks: int,
+    scalars: tuple[int, ...],
+    operations: Operations,
+    threads: int = 256,
+    shared_bytes: int = 0,
 ) -> Launch:
     tiles.require(blocks=blocks)
     return SOURCE.launch(
-        name, grid=(blocks,), block=(256,), shared_bytes=shared_bytes, scalars=scalars, operations=operations
+        name, grid=(blocks,), block=(threads,), shared_bytes=shared_bytes, scalars=scalars, operations=operations
     )
