@@ -13,13 +13,19 @@ from opbench.cuda import CudaCore
 from .any_window import any_forward, any_key_backward, any_query_backward, splits_of, sum_embeddings
 from .reference import Params
 from .small_window import covers, small_forward, small_key_backward, small_query_backward, small_splits
-from .tensor_window import covers_forward, tensor_forward
+from .tensor_window import (
+    covers_in_16_bits,
+    tensor_forward,
+    tensor_key_backward,
+    tensor_query_backward,
+    tensor_splits,
+)
 
 
 def forward(p: Params, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     """The output [N, h, dh, H, W], and the logarithm of each softmax's denominator [N, h, H, W] in float32."""
     y, lse = torch.empty_like(q), _per_query(q)
-    if covers_forward(p, q.dtype, q.shape):
+    if covers_in_16_bits(p, q.dtype, q.shape):
         run = tensor_forward
     else:
         run = small_forward if covers(p, q.shape) else any_forward
@@ -44,21 +50,25 @@ def backward(
     )
     grad_h = grad_w = None
     inputs = (gradient, q, k, v, rel_h, rel_w, lse)
-    small = covers(p, q.shape)
+    if covers_in_16_bits(p, q.dtype, q.shape):
+        by_query, by_key, splits = tensor_query_backward, tensor_key_backward, tensor_splits(q.shape)
+    elif covers(p, q.shape):
+        by_query, by_key, splits = small_query_backward, small_key_backward, small_splits(q.shape)
+    else:
+        by_query, by_key, splits = any_query_backward, any_key_backward, splits_of(p, q.shape)
     weighted = None
     if wanted[0] or wanted[1] or wanted[3] or wanted[4]:
         weighted = _per_query(q)
         partial = None
         if wanted[3] or wanted[4]:
-            splits = small_splits(q.shape) if small else splits_of(p, q.shape)
             shape = (q.shape[0], q.shape[1], splits, q.shape[2], p.kernel_size)
             partial = torch.empty(shape, dtype=torch.float32, device=q.device)
-        (small_query_backward if small else any_query_backward)(p, *inputs, grad_q, weighted, partial)
+        by_query(p, *inputs, grad_q, weighted, partial)
         if partial is not None:
             grad_h, grad_w = torch.empty_like(rel_h), torch.empty_like(rel_w)
             sum_embeddings(p, grad_h, grad_w, partial)
     if wanted[1] or wanted[2]:
-        (small_key_backward if small else any_key_backward)(p, *inputs, weighted, grad_k, grad_v)
+        by_key(p, *inputs, weighted, grad_k, grad_v)
     return [grad_q, grad_k, grad_v, grad_h if wanted[3] else None, grad_w if wanted[4] else None]
 
 
@@ -83,12 +93,13 @@ CUDA = CudaCore(
     work=work,
     cases=(
         (Params(heads=2), Nchw(1, 16, 11, 40)),
-        (Params(heads=1, border="mask"), Nchw(1, 8, 9, 16)),
+        (Params(heads=1, border="mask"), Nchw(1, 8, 19, 68)),
         (Params(heads=2, embedding="per_head"), Nchw(1, 32, 10, 36)),
         (Params(heads=1, border="mask"), Nchw(1, 32, 9, 18)),
         (Params(heads=1), Nchw(1, 64, 7, 7)),
         (Params(heads=1, border="mask"), Nchw(1, 64, 9, 11)),
         (Params(heads=1, embedding="per_head"), Nchw(1, 10, 5, 9)),
+        (Params(heads=1, border="mask"), Nchw(1, 12, 5, 8)),
         (Params(kernel_size=9, heads=1, out_channels=6), Nchw(1, 4, 7, 8)),
         (Params(kernel_size=41, heads=1, out_channels=2, border="mask"), Nchw(1, 2, 3, 5)),
     ),

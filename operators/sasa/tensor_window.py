@@ -1,4 +1,4 @@
-"""When tensor_window.cu runs over what grid: local attention in 16 bits on tensor cores."""
+"""When tensor_window.cu and its backwards run over what grid: local attention in 16 bits on tensor cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .any_window import blocks, extents
 from .reference import Params
 from .small_window import WINDOW
 
-SOURCE = Source.beside(__file__, "tensor_window.cu")
+FORWARD = Source.beside(__file__, "tensor_window.cu")
+QUERY_BACKWARD = Source.beside(__file__, "tensor_query_backward.cu")
+KEY_BACKWARD = Source.beside(__file__, "tensor_key_backward.cu")
 
 THREADS = 128
 HEIGHT, MARGIN = 8, 4
@@ -19,8 +21,8 @@ WIDTHS = {8: 32, 16: 32, 32: 16, 64: 8}
 """Columns of a tile by channels of a head."""
 
 
-def covers_forward(p: Params, dtype: torch.dtype, q: torch.Size) -> bool:
-    """Whether the forward has an instance for this window and head width; its values are 16 bits."""
+def covers_in_16_bits(p: Params, dtype: torch.dtype, q: torch.Size) -> bool:
+    """Whether there are instances for this window and head width; values are 16 bits."""
     return dtype != torch.float32 and p.kernel_size == WINDOW and q[2] in WIDTHS
 
 
@@ -37,25 +39,101 @@ def tensor_forward(
     lse: torch.Size,
 ) -> Launch:
     """q, k, v, embeddings -> y and the logarithm of the softmax's denominator [N, h, H, W]."""
-    channels, height, width = q[2:]
-    window = p.kernel_size
-    # The widest copy of which every row has a whole number; a copy has 4 bytes at least, or is none.
-    vector = 4 if width % 4 == 0 else 2 if width % 2 == 0 else 1
-    tile_width = WIDTHS[channels]
-    # As `Tile` and the kernel have it: keys and values, embeddings, positions' logits of each warp's 16 queries.
-    plane = (HEIGHT + window - 1) * (tile_width + 2 * MARGIN)
-    plane += 0 if plane // 8 % 2 else 8
-    shared_bytes = 2 * (2 * channels * plane + 2 * channels * 8) + 4 * (THREADS // 32 * 16 * (2 * window + 1))
-    across, down = ceil_div(width, tile_width), ceil_div(height, HEIGHT)
-    # 16 queries make, for each row of keys, two products with keys and one for each 8 channels with values.
-    units = q[0] * q[1] * ceil_div(width, 8) * ceil_div(height, 2)
+    channels, window = q[2], p.kernel_size
     steps = max(1, channels // 16)
-    products = units * (2 * steps + (window + 1) * (2 * steps + channels // 8))
-    return SOURCE.launch(
-        f"tensor_forward<{TYPE_NAMES[dtype]}, {channels}, {window}, {vector}>",
-        grid=(blocks(q, across * down),),
+    # Two with the positions of each 16 channels, and for each row of keys two with keys, one with values of 8 channels.
+    products = 2 * steps + (window + 1) * (2 * steps + channels // 8)
+    return _launch(FORWARD, "tensor_forward", p, dtype, q, _tile_bytes(p, q) + _embeddings_bytes(q), products)
+
+
+@kernel
+def tensor_query_backward(
+    p: Params,
+    dtype: torch.dtype,
+    gradient: torch.Size,
+    q: torch.Size,
+    k: torch.Size,
+    v: torch.Size,
+    rel_h: torch.Size,
+    rel_w: torch.Size,
+    lse: torch.Size,
+    grad_q: torch.Size | None,
+    weighted: torch.Size,
+    partial: torch.Size | None,
+) -> Launch:
+    """Gradient of q; attention times its gradient, summed [N, h, H, W]; the embeddings' gradient by block."""
+    channels, window = q[2], p.kernel_size
+    steps = max(1, channels // 16)
+    # For each row of keys: two with keys, two with values, and slopes in two parts with keys. Then the embeddings'.
+    rows = (window + 1) * (4 * steps + 2 * (channels // 8))
+    products = 2 * steps + rows + 2 + 3 * (channels // 8)
+    shared_bytes = _tile_bytes(p, q) + _embeddings_bytes(q)
+    return _launch(QUERY_BACKWARD, "tensor_query_backward", p, dtype, q, shared_bytes, products)
+
+
+@kernel
+def tensor_key_backward(
+    p: Params,
+    dtype: torch.dtype,
+    gradient: torch.Size,
+    q: torch.Size,
+    k: torch.Size,
+    v: torch.Size,
+    rel_h: torch.Size,
+    rel_w: torch.Size,
+    lse: torch.Size,
+    weighted: torch.Size | None,
+    grad_k: torch.Size | None,
+    grad_v: torch.Size | None,
+) -> Launch:
+    """Gradients of k and v."""
+    channels = q[2]
+    steps = max(1, channels // 16)
+    # For each row of queries: with keys, values and positions, the attention with gradients, slopes with queries.
+    positions = 4 if channels <= 16 else 2 * steps
+    products = (p.kernel_size + 1) * (4 * steps + positions + 3 * (channels // 8))
+    shared_bytes = _tile_bytes(p, q) + 8 * _tile_pixels(p, q)
+    return _launch(KEY_BACKWARD, "tensor_key_backward", p, dtype, q, shared_bytes, products, outputs=2)
+
+
+def tensor_splits(q: torch.Size) -> int:
+    """Blocks that share a map."""
+    return ceil_div(q[4], WIDTHS[q[2]]) * ceil_div(q[3], HEIGHT)
+
+
+def _tile_bytes(p: Params, q: torch.Size) -> int:
+    """Two maps' tiles in 16 bits, as `Tile` has them."""
+    plane = _tile_pixels(p, q)
+    return 2 * 2 * q[2] * (plane if plane // 8 % 2 else plane + 8)
+
+
+def _tile_pixels(p: Params, q: torch.Size) -> int:
+    return (HEIGHT + p.kernel_size - 1) * (WIDTHS[q[2]] + 2 * MARGIN)
+
+
+def _embeddings_bytes(q: torch.Size) -> int:
+    return 2 * 2 * q[2] * 8
+
+
+def _launch(
+    source: Source,
+    name: str,
+    p: Params,
+    dtype: torch.dtype,
+    q: torch.Size,
+    shared_bytes: int,
+    products: int,
+    outputs: int = 1,
+) -> Launch:
+    """Plan a kernel whose warps make so many tensor-core products of each unit, 8 columns of two rows."""
+    channels, height, width = q[2:]
+    splits = tensor_splits(q)
+    units = q[0] * q[1] * ceil_div(width, 8) * ceil_div(height, 2)
+    return source.launch(
+        f"{name}<{TYPE_NAMES[dtype]}, {channels}, {p.kernel_size}>",
+        grid=(blocks(q, splits),),
         block=(THREADS,),
         shared_bytes=shared_bytes,
-        scalars=(*extents(p, q), across, across * down),
-        operations=Operations(outputs=q.numel(), products=products),
+        scalars=(*extents(p, q), ceil_div(width, WIDTHS[channels]), splits),
+        operations=Operations(outputs=outputs * q.numel(), products=units * products),
     )

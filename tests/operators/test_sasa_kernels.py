@@ -28,6 +28,8 @@ SASA = Registry.discover().load("sasa")
 ANY = Params(kernel_size=9, heads=1, border="mask"), Nchw(1, 2, 3, 13), "float32"
 SMALL = Params(heads=2, border="mask", embedding="per_head"), Nchw(1, 16, 14, 16), "float32"
 TENSOR = Params(heads=1), Nchw(1, 16, 9, 9), "float16"
+WIDE = Params(heads=1, border="mask"), Nchw(1, 8, 9, 36), "bfloat16"
+DEEP = Params(heads=1, embedding="per_head"), Nchw(1, 32, 4, 18), "float16"
 
 BUGS = {
     "exponentials overwrite logits that are still compared": (
@@ -43,12 +45,80 @@ BUGS = {
         SMALL,
     ),
     "halves of the channels are exchanged": (
-        "tensor_window.cu",
-        "{words[2 * n], words[2 * n + 1]}",
-        "{words[2 * n + 1], words[2 * n]}",
+        "tensor_band.cuh",
+        "right[n][i] = words[n * WORDS / 2 + i];",
+        "right[n][i] = words[n * WORDS / 2 + (WORDS / 2 - 1 - i)];",
         TENSOR,
     ),
-    "a band one column off": ("tensor_window.cu", "- mine + K / 2;", "- mine + K / 2 - 1;", TENSOR),
+    "a band one column off": (
+        "tensor_band.cuh",
+        "+ e - MARGIN - lane / 4 + K / 2;",
+        "+ e - MARGIN - lane / 4 + K / 2 + 1;",
+        TENSOR,
+    ),
+    "zeros overwrite what was copied": (
+        "tensor_tile.cuh",
+        "zero_vector<T, 8>());\n    __syncthreads();",
+        "zero_vector<T, 8>());",
+        WIDE,
+    ),
+    "a tile's last rows are not copied": (
+        "tensor_tile.cuh",
+        "min(above + Shape::ROWS, x.height)",
+        "min(above + Shape::ROWS - K / 2, x.height)",
+        WIDE,
+    ),
+    "every other group of channels is copied twice": (
+        "tensor_tile.cuh",
+        "for (int channel = group; channel < D; channel += groups) {",
+        "for (int channel = group; channel < D; channel += 2 * groups) {",
+        WIDE,
+    ),
+    "columns beyond the image keep their embedding": (
+        "tensor_band.cuh",
+        "beside || !band.inside[e] ? LEFT_OUT",
+        "!band.inside[e] ? LEFT_OUT",
+        WIDE,
+    ),
+    "slopes are rounded once": ("tensor_band.cuh", "rest = pair_of<T>(left);", "rest = 0;", DEEP),
+    "sums of slopes go to the neighbour's row": (
+        "tensor_query_backward.cu",
+        "half[2 + i] : half[i], given",
+        "half[i] : half[2 + i], given",
+        WIDE,
+    ),
+    "the gradient of the embeddings is not transposed": (
+        "tensor_query_backward.cu",
+        "transpose<T>(turned, rounded, lane);",
+        "for (int i = 0; i < 4; ++i) turned[i] = rounded[i];",
+        WIDE,
+    ),
+    "sums overwrite a tile that is still read": (
+        "tensor_query_backward.cu",
+        "[warp][channel][8]\n  __syncthreads();",
+        "[warp][channel][8]",
+        TENSOR,
+    ),
+    "sums are read before all warps have written them": (
+        "tensor_query_backward.cu",
+        "grad_embeddings[block][e];\n    }\n  __syncthreads();",
+        "grad_embeddings[block][e];\n    }",
+        DEEP,
+    ),
+    "a warp's sums are left out": ("tensor_query_backward.cu", "other < WARPS", "other < WARPS - 1", DEEP),
+    "keys take the next tap's row": ("tensor_key_backward.cu", "4 * (K - 1 - j)", "4 * (K - 2 - j & 7)", DEEP),
+    "lower keys take the upper keys' row": (
+        "tensor_key_backward.cu",
+        "lower[word] = upper[word];",
+        "lower[word] = lower[word];",
+        DEEP,
+    ),
+    "columns of positions come from the wrong eight": (
+        "tensor_key_backward.cu",
+        "gives_first[e] ? by_column[0][e]",
+        "band.first[e] ? by_column[0][e]",
+        WIDE,
+    ),
 }
 
 
@@ -58,7 +128,7 @@ def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
     assert mutant("sasa", file, old, new).failures(*case)
 
 
-@pytest.mark.parametrize("case", [ANY, SMALL, TENSOR], ids=["any", "small", "tensor"])
+@pytest.mark.parametrize("case", [ANY, SMALL, TENSOR, WIDE, DEEP], ids=["any", "small", "tensor", "wide", "deep"])
 def test_the_kernels_without_bugs_pass(case: Any) -> None:
     params, shape, dtype = case
     inputs = inputs_of(SASA, CatchingCase(params, shape, "contiguous"), getattr(torch, dtype))
@@ -77,11 +147,13 @@ def tensors(params: Params, shape: Nchw, dtype: torch.dtype = torch.float32) -> 
     return tuple(SASA.inputs(params, shape, Maker(dtype, generator=torch.Generator().manual_seed(0))).values())
 
 
-@pytest.mark.parametrize("window", [7, 9])
-def test_one_gradient_alone_is_the_same(window: int) -> None:
+@pytest.mark.parametrize(
+    ("window", "channels", "dtype"), [(7, 4, torch.float32), (7, 8, torch.float16), (9, 4, torch.float32)]
+)
+def test_one_gradient_alone_is_the_same(window: int, channels: int, dtype: torch.dtype) -> None:
     params = Params(kernel_size=window, heads=1)
-    inputs = tensors(params, Nchw(1, 4, 3, 5))
-    gradient = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
+    inputs = tensors(params, Nchw(1, channels, 3, 5), dtype)
+    gradient = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     with on_cpu():
         _, lse = cuda.forward(params, *inputs)
         every = cuda.backward(params, (True,) * 5, gradient, *(*inputs, lse))
@@ -139,7 +211,7 @@ def kernels_of(params: Params, shape: Nchw, dtype: torch.dtype) -> list[str]:
     ("params", "channels", "dtype", "family"),
     [
         (Params(), 64, torch.float32, ["small_forward", "small_query_backward"]),
-        (Params(), 512, torch.bfloat16, ["tensor_forward", "small_query_backward"]),
+        (Params(), 512, torch.bfloat16, ["tensor_forward", "tensor_query_backward"]),
         (Params(heads=1), 20, torch.float16, ["small_forward", "small_query_backward"]),
         (Params(heads=1), 130, torch.float32, ["any_forward", "any_query_backward"]),
         (Params(kernel_size=9), 64, torch.bfloat16, ["any_forward", "any_query_backward"]),
@@ -158,8 +230,9 @@ def test_a_new_image_size_compiles_nothing_new() -> None:
     sizes = [Nchw(1, 64, 56, 56), Nchw(32, 64, 20, 100), Nchw(7, 128, 3, 4), Nchw(0, 512, 8, 8)]
     assert {plan(small_window.small_forward, Params(), size).kernel for size in sizes} == {"small_forward<float, 7, 4>"}
     assert {plan(any_window.any_forward, Params(), size).kernel for size in sizes} == {"any_forward<float>"}
-    tensor = {plan(tensor_window.tensor_forward, Params(), size, torch.float16).kernel for size in sizes[:2]}
-    assert tensor == {"tensor_forward<float16, 8, 7, 4>"}
+    odd = [*sizes[:2], Nchw(1, 64, 5, 7)]
+    tensor = {plan(tensor_window.tensor_forward, Params(), size, torch.float16).kernel for size in odd}
+    assert tensor == {"tensor_forward<float16, 8, 7>"}
     assert plan(small_window.small_forward, Params(), Nchw(32, 256, 14, 14)).kernel == "small_forward<float, 7, 1>"
     assert plan(small_window.small_forward, Params(), Nchw(32, 512, 7, 7)).kernel == "small_forward<float, 7, 1>"
 
@@ -176,8 +249,15 @@ def test_grids_hold_every_query_once() -> None:
 
 @pytest.mark.parametrize("channels", [64, 128, 256, 512])
 def test_the_oldest_devices_have_the_shared_memory(channels: int) -> None:
-    launch = plan(tensor_window.tensor_forward, Params(), Nchw(1, channels, 28, 28), torch.float16)
-    assert launch.shared_bytes <= 64 << 10
+    inputs = [
+        tensor.requires_grad_()
+        for tensor in SASA.inputs(
+            Params(), Nchw(1, channels, 28, 28), Maker(torch.float16, torch.device("meta"))
+        ).values()
+    ]
+    with recorded() as launches:
+        cuda.CUDA(Params(), *inputs).sum().backward()
+    assert [launch.kernel for launch in launches if launch.launch.shared_bytes > 64 << 10] == []
 
 
 def test_what_cannot_be_numbered_is_refused() -> None:

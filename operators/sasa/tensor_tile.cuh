@@ -1,0 +1,121 @@
+// What a block of the tensor-core kernels has of two feature maps: a tile and the margin that its windows reach.
+#pragma once
+#include "window.cuh"
+
+constexpr int THREADS = 128, WARPS = THREADS / 32;
+constexpr float LOG_2 = 0.6931471805599453f;
+
+// Both maps in shared memory, one after the other, in elements: [channel][row][column].
+template <int D, int K>
+struct Tile {
+  static constexpr int HEIGHT = 8, WIDTH = D <= 16 ? 32 : D == 32 ? 16 : 8;
+  static constexpr int MARGIN = 4;  // columns, so that 8 pixels are 16 aligned bytes; rows have K / 2
+  static constexpr int ROWS = HEIGHT + K - 1, COLUMNS = WIDTH + 2 * MARGIN;
+  // An odd number of 16 bytes from channel to channel: the 8 rows of a matrix then lie in different banks.
+  static constexpr int CHANNEL = ROWS * COLUMNS / 8 % 2 ? ROWS * COLUMNS : ROWS * COLUMNS + 8;
+  static constexpr int MAP = D * CHANNEL;
+  static constexpr int UNITS_ACROSS = WIDTH / 8, UNITS = HEIGHT / 2 * UNITS_ACROSS;  // of 16 pixels
+
+  int map, top, left;  // which map, and where the tile without its margin begins
+
+  DEVICE Tile at(int tiles_across, int tiles) {
+    const int map = blockIdx.x / tiles, tile = blockIdx.x - map * tiles;
+    return {map, tile / tiles_across * HEIGHT, tile % tiles_across * WIDTH};
+  }
+};
+
+// 16 pixels, what a warp takes at a time: 8 columns of two rows. A lane has to do with one column of them.
+struct Unit {
+  int below, across;  // from the tile's first pixel to the unit's
+  int row, column;    // the upper of the lane's pixels
+  int corner;         // in the tile, the first of the 16 columns that its windows reach, in the first of their rows
+  bool inside;        // whether any pixel is in the image
+
+  template <int D, int K>
+  DEVICE Unit at(const Tile<D, K>& tile, const Extents& x, int number, int lane) {
+    typedef Tile<D, K> Shape;
+    const int below = number / Shape::UNITS_ACROSS * 2, across = number % Shape::UNITS_ACROSS * 8;
+    return {below, across, tile.top + below, tile.left + across + lane / 4, below * Shape::COLUMNS + across,
+            tile.top + below < x.height && tile.left + across < x.width};
+  }
+  __device__ __forceinline__ bool has(const Extents& x, int h) const { return row + h < x.height && column < x.width; }
+};
+
+// Copies what the image has of a tile, VEC values at a time, of which each row has a whole number.
+template <int VEC, typename T, int D, int K>
+DEVICE void copy_inside(T* memory, const T* one, const T* other, const Tile<D, K>& tile, const Extents& x) {
+  typedef Tile<D, K> Shape;
+  const int above = tile.top - K / 2, before = tile.left - Shape::MARGIN, plane = x.height * x.width;
+  const int first_row = max(above, 0), first_column = max(before, 0);
+  const int rows = min(above + Shape::ROWS, x.height) - first_row;
+  const int across = (min(before + Shape::COLUMNS, x.width) - first_column) / VEC;
+  // A thread copies one place of every channel, or of every n-th where a tile has few places.
+  const int places = rows * across, groups = max(1, THREADS / places);
+  for (int i = threadIdx.x; i < places * groups; i += THREADS) {
+    const int group = i / places, place = i - group * places, line = place / across;
+    const int row = first_row + line, column = first_column + (place - line * across) * VEC;
+    int from = group * plane + row * x.width + column;
+    T* to = memory + group * Shape::CHANNEL + (row - above) * Shape::COLUMNS + column - before;
+    if constexpr (VEC == 1) {
+      // Values are on their way for several channels at once.
+      constexpr int BATCH = 4;
+      for (int channel = group; channel < D; channel += BATCH * groups) {
+        T some[2][BATCH];
+#pragma unroll
+        for (int e = 0; e < BATCH; ++e)
+          if (channel + e * groups < D) {
+            some[0][e] = one[from + e * groups * plane];
+            some[1][e] = other[from + e * groups * plane];
+          }
+#pragma unroll
+        for (int e = 0; e < BATCH; ++e)
+          if (channel + e * groups < D) {
+            to[e * groups * Shape::CHANNEL] = some[0][e];
+            to[e * groups * Shape::CHANNEL + Shape::MAP] = some[1][e];
+          }
+        from += BATCH * groups * plane;
+        to += BATCH * groups * Shape::CHANNEL;
+      }
+    } else {
+#pragma unroll 4
+      for (int channel = group; channel < D; channel += groups) {
+        copy_async<VEC * static_cast<int>(sizeof(T))>(to, one + from);
+        copy_async<VEC * static_cast<int>(sizeof(T))>(to + Shape::MAP, other + from);
+        from += groups * plane;
+        to += groups * Shape::CHANNEL;
+      }
+    }
+  }
+}
+
+// Fills a tile with two maps, and with zeros outside the image. Its copies are under way when this returns.
+template <typename T, int D, int K>
+DEVICE void fill_tile(T* memory, const T* one, const T* other, const Tile<D, K>& tile, const Extents& x) {
+  typedef Tile<D, K> Shape;
+  const bool whole = tile.top >= K / 2 && tile.top + Shape::HEIGHT + K / 2 <= x.height &&
+                     tile.left >= Shape::MARGIN && tile.left + Shape::WIDTH + Shape::MARGIN <= x.width;
+  if (!whole) {
+#pragma unroll 4
+    for (int i = 8 * threadIdx.x; i < 2 * Shape::MAP; i += 8 * THREADS)
+      store_vector<T, 8>(memory + i, zero_vector<T, 8>());
+    __syncthreads();
+  }
+  // A copy has 4 bytes at least, or is none.
+  if (x.width % 4 == 0)
+    copy_inside<4>(memory, one, other, tile, x);
+  else if (x.width % 2 == 0)
+    copy_inside<2>(memory, one, other, tile, x);
+  else
+    copy_inside<1>(memory, one, other, tile, x);
+  commit_copies();
+}
+
+// Embeddings as right factors [D][8]: of rows, zero for the second half of the channels; then of columns.
+template <int D, int K, typename T>
+DEVICE void fill_embeddings(T* memory, const Embeddings<T>& rel) {
+  for (int i = threadIdx.x; i < 2 * D * 8; i += THREADS) {
+    const int shift = i % 8, channel = i / 8 % D;
+    const bool by_column = i >= 8 * D, has = shift < K && by_column == (channel >= D / 2);
+    memory[i] = from_float<T>(has ? rel.at(channel, shift, shift) : 0.0f);
+  }
+}
