@@ -10,7 +10,7 @@ from torch import Tensor
 from opbench.api import Macs, Nchw, Unsupported, Work
 from opbench.cuda import CudaCore, Launch, kernel
 
-from . import banded, blocked, general
+from . import banded, blocked, general, planar
 from .reference import Params
 
 MAX_OFFSET = 2**31 - 1
@@ -20,6 +20,8 @@ MAX_OFFSET = 2**31 - 1
 def aggregate(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, y: torch.Size) -> Launch:
     """[N, C, H, W], [N, G, k, k, Ho, Wo] -> [N, C, Ho, Wo]."""
     _require_offsets(p, x, weight)
+    if planar.covers(p, dtype, weight[5]):
+        return planar.forward(p, dtype, weight)
     if banded.covers(p, dtype):
         return banded.forward(p, dtype, x, weight)
     if blocked.covers(p):
@@ -33,6 +35,8 @@ def input_gradient(
 ) -> Launch:
     """[N, C, Ho, Wo], [N, G, k, k, Ho, Wo] -> [N, C, H, W]."""
     _require_offsets(p, grad_x, weight)
+    if planar.covers(p, dtype, weight[5]):
+        return planar.input_gradient(p, dtype, weight)
     if banded.covers(p, dtype):
         return banded.input_gradient(p, dtype, grad_x, weight)
     if blocked.covers(p):
@@ -46,6 +50,8 @@ def weight_gradient(
 ) -> Launch:
     """[N, C, Ho, Wo], [N, C, H, W] -> [N, G, k, k, Ho, Wo]."""
     _require_offsets(p, x, grad_weight)
+    if planar.covers(p, dtype, grad_weight[5]):
+        return planar.weight_gradient(p, dtype, grad_weight)
     if banded.covers(p, dtype):
         return banded.weight_gradient(p, dtype, x, grad_weight)
     if blocked.covers_weight_gradient(p):
@@ -98,12 +104,17 @@ CUDA = CudaCore(
         (Params(), Nchw(1, 32, 9, 56)),
         (Params(), Nchw(1, 16, 9, 28)),
         (Params(), Nchw(1, 32, 14, 14)),
-        (Params(), Nchw(2, 16, 7, 7)),
+        (Params(), Nchw(3, 16, 7, 7)),
+        (Params(), Nchw(1, 32, 17, 6)),
+        (Params(), Nchw(1, 16, 15, 13)),
+        (Params(), Nchw(1, 16, 1, 3)),
         (Params(stride=2), Nchw(1, 16, 9, 64)),
         (Params(stride=2), Nchw(1, 16, 14, 14)),
         (Params(kernel_size=3), Nchw(1, 16, 4, 112)),
         (Params(kernel_size=3), Nchw(1, 16, 3, 60)),
         (Params(kernel_size=3, stride=2), Nchw(1, 16, 5, 16)),
+        (Params(kernel_size=3), Nchw(1, 32, 6, 14)),
+        (Params(kernel_size=5), Nchw(1, 48, 7, 7)),
         (Params(kernel_size=5), Nchw(1, 16, 5, 16)),
         (Params(kernel_size=9, stride=2), Nchw(1, 16, 5, 33)),
     ),

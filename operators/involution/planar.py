@@ -1,0 +1,85 @@
+"""Launches of the tensor-core kernels for small maps: 16-bit values, 16 channels in a group, stride 1, narrow rows."""
+
+from __future__ import annotations
+
+import torch
+
+from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div
+
+from . import banded
+from .reference import Params
+
+SOURCE = Source.beside(__file__, "planar.cu")
+
+CHANNELS = 16
+KERNEL_SIZES = (3, 5, 7)
+MOST_COLUMNS = 14
+MOST_ROWS = 14
+"""Of a block: what keeps its shared memory below 64 KiB."""
+CHUNK, MARGIN = 136, 32
+"""Values of 16 channels of eight columns, and of what lies around the taps; as in planar.cuh."""
+ITEM_BYTES = 2
+
+
+def covers(p: Params, dtype: torch.dtype, width: int) -> bool:
+    """Whether these kernels compute an involution of images of that width."""
+    return banded.covers(p, dtype) and p.kernel_size in KERNEL_SIZES and p.stride == 1 and width <= MOST_COLUMNS
+
+
+def forward(p: Params, dtype: torch.dtype, weight: torch.Size) -> Launch:
+    """A warp for every kernel row."""
+    cut = _Cut(p, weight)
+    return _launch("planar_forward", p, dtype, weight, cut, cut.taps, weight[0] * weight[1] * CHANNELS)
+
+
+def input_gradient(p: Params, dtype: torch.dtype, weight: torch.Size) -> Launch:
+    """As the forward."""
+    cut = _Cut(p, weight)
+    return _launch("planar_input_gradient", p, dtype, weight, cut, cut.taps, weight[0] * weight[1] * CHANNELS)
+
+
+def weight_gradient(p: Params, dtype: torch.dtype, weight: torch.Size) -> Launch:
+    """As many warps, each for every so manieth row of pixels."""
+    cut = _Cut(p, weight)
+    k = p.kernel_size
+    own = cut.together * cut.rows * cut.tiles * CHUNK
+    taps = k * k * (120 if cut.tiles == 1 else 200)
+    return _launch("planar_weight_gradient", p, dtype, weight, cut, own + taps, weight[:4].numel())
+
+
+class _Cut:
+    """How planes are cut: as many together, or as many bands of rows, as a block takes."""
+
+    def __init__(self, p: Params, weight: torch.Size) -> None:
+        *_, height, width = weight
+        self.tiles = ceil_div(width, 8)
+        self.unit = 2 - width % 2
+        self.together = max(MOST_ROWS // height, 1)
+        self.bands = ceil_div(height, MOST_ROWS)
+        self.rows = ceil_div(height, self.bands)
+        self.reached = self.rows + p.kernel_size - 1
+        # As in planar.cuh.
+        columns, padding = (8, 8 * (3 - self.unit)) if self.tiles == 1 else (14, 8 * (self.unit - 1))
+        taps = self.together * self.rows * (p.kernel_size * columns * 8 + padding)
+        self.taps = 2 * MARGIN + taps + (ceil_div(taps, 64) * 64 + 32 if self.tiles == 2 else 0)
+
+
+def _launch(
+    name: str, p: Params, dtype: torch.dtype, weight: torch.Size, cut: _Cut, values: int, planes: int
+) -> Launch:
+    n, groups, k, _, height, width = weight
+    grid = ceil_div(n * groups, cut.together), cut.bands
+    loaded = height if cut.bands == 1 else cut.reached
+    # Two rows of at most eight columns share a product; wider ones need two.
+    products = n * groups * height * (k // 2 + 1 if cut.tiles == 1 else 2 * k)
+    return SOURCE.launch(
+        f"{name}<{TYPE_NAMES[dtype]}, {k}, {cut.tiles}, {cut.unit}>",
+        grid=grid,
+        block=(32 * k,),
+        shared_bytes=(values + cut.together * cut.reached * cut.tiles * CHUNK) * ITEM_BYTES,
+        scalars=(
+            *(height, width, n * groups, cut.together, cut.rows, loaded),
+            *(ceil_div(1 << 16, cut.rows), ceil_div(1 << 16, loaded), ceil_div(1 << 21, cut.rows * width)),
+        ),
+        operations=Operations(outputs=planes * height * width, products=products),
+    )
