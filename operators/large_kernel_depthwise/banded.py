@@ -9,7 +9,7 @@ import torch
 from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div
 
 from .reference import Params
-from .stacks import Stack, access_bytes, splits_of, stack_of
+from .stacks import IDLE_WARPS, SHARED_BYTES, Stack, access_bytes, busiest, splits_of, stack_of
 
 SOURCE = Source.beside(__file__, "banded.cu")
 GRADIENT = Source.beside(__file__, "banded_gradient.cu")
@@ -17,7 +17,16 @@ GRADIENT = Source.beside(__file__, "banded_gradient.cu")
 MAX_KERNEL = 65
 """Taps per side that nine bands of eight columns span."""
 _TILES = (1, 2, 4, 7)
-"""Columns of outputs that a block may have, in eights."""
+"""Columns of outputs that a block may have, in eights, where they are an image's whole width."""
+_WIDE_TILES = (4, 7)
+"""Those where they are not."""
+_MOST_ROWS = 128
+"""Rows of a block's stack, 16 of which a warp has."""
+_MOST_TURNS = 8
+_WAITING_WARPS = 8
+"""Warps that would fit beside the others where values are copied one by one, through registers."""
+_WARPS = 28
+"""Warps of the convolution that a multiprocessor holds."""
 
 
 def covers(p: Params, dtype: torch.dtype) -> bool:
@@ -36,31 +45,106 @@ def convolve(p: Params, dtype: torch.dtype, x: torch.Size, *, turned: bool) -> L
     if not x.numel():
         return None
     batch, channels, height, width = x
-    k, spans = p.kernel_size, bands(p)
-    # A row of taps costs products, loads of what the tiles see together, and some steps of its own.
-    tiles = min(_TILES, key=lambda tiles: ceil_div(width, 8 * tiles) * (tiles * spans + tiles + spans + 6))
-    column_tiles = ceil_div(width, 8 * tiles)
-    stride, output_stride = 8 * ((tiles + spans - 1) | 1), 8 * (tiles | 1)
-
-    def shared_bytes(stack: Stack) -> int:
-        planes = (1 + stack.images * stack.held) * stride
-        return 2 * (planes + k * 2 * (8 * spans + 8) + stack.strips * 16 * output_stride)
-
-    stack = stack_of(batch, channels, height, column_tiles, k, shared_bytes)
+    k, (spans, tiles) = p.kernel_size, _columns(p, width)
+    stack, turns = _in_turns(p, x)
+    splits = ceil_div(stack.units, turns)
+    whole = stack.column_tiles == 1
     return SOURCE.launch(
-        f"convolve_banded<{TYPE_NAMES[dtype]}, {spans}, {tiles}>",
-        grid=(stack.units * channels,),
+        f"convolve_banded<{TYPE_NAMES[dtype]}, {spans}, {tiles}, {'true' if whole else 'false'}>",
+        grid=(splits * channels,),
         block=(32 * stack.strips,),
-        shared_bytes=shared_bytes(stack),
+        shared_bytes=_shared_bytes(p, width, stack, turns),
         scalars=(
             *(batch, channels, height, width, k, int(turned), access_bytes(dtype, width)),
-            *(stack.images, stack.rows, stack.held, stack.row_tiles, column_tiles),
+            *(stack.images, stack.rows, _held(p, width, stack), stack.row_tiles, stack.column_tiles),
+            *(stack.units, splits),
         ),
         operations=Operations(
             outputs=x.numel(),
-            products=stack.groups * channels * column_tiles * stack.tap_rows * stack.strips * tiles * spans,
+            products=stack.groups
+            * channels
+            * stack.column_tiles
+            * _products(spans, tiles, whole=whole)
+            * (stack.tap_rows + stack.row_tiles * (tiles == 1))
+            // (1 + (tiles == 1))
+            * stack.strips
+            * _stacks(width),
         ),
     )
+
+
+@functools.lru_cache(1024)
+def _in_turns(p: Params, x: torch.Size) -> tuple[Stack, int]:
+    """What a block holds of every `_stacks`-th image at a time, and how many of those it takes one after the other."""
+    channels, height, width = x[1:]
+    batch, column_tiles = ceil_div(x[0], _stacks(width)), ceil_div(width, 8 * _columns(p, width)[1])
+    stacks = [
+        stack
+        for images in range(1, min(batch, _MOST_ROWS // height) + 1)
+        if column_tiles == 1
+        and _shared_bytes(p, width, stack := Stack(batch, *x[1:3], 1, p.kernel_size, images, height), 2) <= SHARED_BYTES
+    ]
+    if not stacks:
+        # Units of different places in an image have their zeros in different places.
+        shared_bytes = functools.partial(_shared_bytes, p, width, turns=1)
+        return stack_of(batch, channels, height, column_tiles, p.kernel_size, shared_bytes), 1
+
+    spans, tiles = _columns(p, width)
+    together = 2 if tiles == 1 else 1
+    # Instructions of a warp, read off the machine code: of a unit, and before the first.
+    row_of_taps = 10 + _stacks(width) * _products(spans, tiles, whole=True)
+    unit = 90 + 45 * _stacks(width) + ceil_div(p.kernel_size, together) * row_of_taps
+    filter_values = p.kernel_size * 2 * (8 * spans + 8)
+
+    def cost(stack: Stack, turns: int) -> tuple[float, int]:
+        blocks, shared = channels * ceil_div(stack.units, turns), _shared_bytes(p, width, stack, turns)
+        setup = (280 + 24 * ceil_div(filter_values, 32 * stack.strips)) / unit
+        idle = _WAITING_WARPS if access_bytes(torch.float16, width) == 2 else IDLE_WARPS
+        return (
+            busiest(blocks, stack.strips, turns, setup, most_warps=_WARPS, shared_bytes=shared, idle_warps=idle),
+            blocks,
+        )
+
+    every = [(stack, turns) for stack in stacks for turns in range(1, min(stack.units, _MOST_TURNS) + 1)]
+    return min(every, key=lambda choice: cost(*choice))
+
+
+def _columns(p: Params, width: int) -> tuple[int, int]:
+    """Bands and tiles of a block: of the tiles that have the whole width the fewest, or those that cost least."""
+    spans = bands(p)
+    for tiles in _TILES:
+        if width <= 8 * tiles:
+            return min(spans, 2 * tiles - 1), tiles
+    # A row of taps costs products, loads of what the tiles see together, and some steps of its own.
+    tiles = min(_WIDE_TILES, key=lambda tiles: ceil_div(width, 8 * tiles) * (tiles * spans + tiles + spans + 6))
+    return spans, tiles
+
+
+def _stacks(width: int) -> int:
+    """Stacks of images of which a warp has 16 rows each: with few columns more of them."""
+    return 4 if width <= 8 else 2 if width <= 16 else 1
+
+
+def _held(p: Params, width: int, stack: Stack) -> int:
+    """Rows of a buffer: rows of zeros around images; of a single step of columns, which takes rows by two, one more."""
+    padding = p.kernel_size // 2
+    pitch = stack.rows + (2 if stack.row_tiles > 1 else 1) * padding + (width <= 8)
+    return padding + _stacks(width) * stack.images * pitch
+
+
+def _shared_bytes(p: Params, width: int, stack: Stack, turns: int) -> int:
+    spans, tiles = _columns(p, width)
+    steps = tiles if stack.column_tiles == 1 else tiles + spans - 1
+    planes = min(2, turns) * _held(p, width, stack) * 8 * (steps | 1)
+    filters = (p.kernel_size + (width <= 8)) * 2 * (8 * spans + 8)
+    return 2 * (planes + filters + stack.strips * _stacks(width) * 16 * 8 * (tiles | 1))
+
+
+def _products(spans: int, tiles: int, *, whole: bool) -> int:
+    """Tensor-core instructions of a warp for a row of taps, two steps of columns in one where they are a pair."""
+    steps, lead = (tiles, spans // 2) if whole else (tiles + spans - 1, 0)
+    pairs = {(tile, step // 2) for tile in range(tiles) for step in range(steps) if 0 <= step + lead - tile < spans}
+    return len(pairs)
 
 
 def weight_parts(p: Params, dtype: torch.dtype, x: torch.Size, parts: torch.Size) -> Launch | None:

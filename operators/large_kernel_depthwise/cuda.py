@@ -191,6 +191,7 @@ CUDA = CudaCore(
         # More columns and more rows than a block has.
         (Params(kernel_size=3), Nchw(1, 1, 8, 64)),
         (Params(kernel_size=7), Nchw(1, 1, 35, 70)),
+        (Params(kernel_size=7), Nchw(2, 1, 130, 8)),
         # Kernels larger than the image: five, seven and nine bands.
         (Params(kernel_size=31), Nchw(1, 1, 7, 56)),
         (Params(kernel_size=29), Nchw(1, 1, 10, 28)),

@@ -12,7 +12,7 @@ import torch
 from opbench.cuda import Launch, Operations, Source, ceil_div
 
 from .reference import Params
-from .stacks import SHARED_BYTES, access_bytes
+from .stacks import SHARED_BYTES, access_bytes, busiest
 
 SOURCE = Source.beside(__file__, "short.cu")
 GRADIENT = Source.beside(__file__, "short_gradient.cu")
@@ -25,18 +25,12 @@ _MOST_COLUMNS = 64
 _MOST_THREADS = 256
 _MOST_TURNS = 8
 """Units that a block takes one after the other; with more, beginning it would cost no less to speak of."""
-_DEVICE = 132
-"""Multiprocessors of a large device, ..."""
 _WARPS = 16
-"""... the warps that one holds of these kernels, ..."""
-_DEVICE_BYTES = 227 << 10
-"""... and its shared memory."""
+"""Warps of these kernels that a multiprocessor holds."""
 _SETUP = 0.25
 """What beginning a block costs, in units of one unit's work, ..."""
 _SUMMING = 0.25
 """... and what adding up the sums of its threads does."""
-_IDLE_WARPS = 2
-"""Warps whose work would fit beside that of the others were nothing waited for; few warps hide less."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +95,9 @@ class Units:
         return 4 * self.buffer * min(2, self.turns)
 
     def cost(self, setup: float) -> float:
-        """Work of the busiest multiprocessor, in that of a warp on one unit, of which a block's setup costs so much."""
-        warps, blocks = self.threads // 32, ceil_div(self.splits * self.channels, _DEVICE)
-        held = warps * max(1, min(_WARPS // warps, _DEVICE_BYTES // (self.buffer_bytes + 1024), blocks))
-        return blocks * warps * (self.turns + setup) * (1 + _IDLE_WARPS / held)
+        """Work of the busiest multiprocessor, where a block's setup is worth so much of a unit's."""
+        blocks, warps = self.splits * self.channels, self.threads // 32
+        return busiest(blocks, warps, self.turns, setup, most_warps=_WARPS, shared_bytes=self.buffer_bytes)
 
     @property
     def access(self) -> int:

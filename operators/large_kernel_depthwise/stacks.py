@@ -9,6 +9,12 @@ import torch
 
 from opbench.cuda import ceil_div
 
+MULTIPROCESSORS = 132
+"""Multiprocessors of a large device, ..."""
+DEVICE_BYTES = 227 << 10
+"""... and the shared memory of each."""
+IDLE_WARPS = 2
+"""Warps whose work would fit beside that of the others were nothing waited for, where copies are asynchronous."""
 BLOCKS = 132 * 4
 """Blocks that keep a large device busy; with fewer, smaller ones are better."""
 LEAST_ROWS = 32
@@ -91,6 +97,26 @@ def stack_of(
         else:
             break
     return stack
+
+
+def busiest(
+    blocks: int,
+    warps: int,
+    turns: int,
+    setup: float,
+    *,
+    most_warps: int,
+    shared_bytes: int,
+    idle_warps: int = IDLE_WARPS,
+) -> float:
+    """Work of the busiest multiprocessor of a large device, in that of a warp on one unit.
+
+    Each of the blocks takes `turns` units with so many warps; beginning and ending it is `setup` of one unit's work. A
+    multiprocessor holds `most_warps` warps of the kernel, and would work on `idle_warps` more were nothing waited for.
+    """
+    each = ceil_div(blocks, MULTIPROCESSORS)
+    held = warps * max(1, min(most_warps // warps, DEVICE_BYTES // (shared_bytes + 1024), each))
+    return each * warps * (turns + setup) * (1 + idle_warps / held)
 
 
 def splits_of(stack: Stack, parcels: int) -> int:
