@@ -82,7 +82,7 @@ def work(p: Params, q: torch.Size, *_: torch.Size) -> Work:
 
 def _per_query(q: Tensor) -> Tensor:
     n, heads, _, height, width = q.shape
-    return torch.empty((n, heads, height, width), dtype=torch.float32, device=q.device)
+    return torch.empty(n, heads, height, width, dtype=torch.float32, device=q.device)
 
 
 CUDA = CudaCore(

@@ -49,41 +49,43 @@ DEVICE void copy_inside(T* memory, const T* one, const T* other, const Tile<D, K
   const int first_row = max(above, 0), first_column = max(before, 0);
   const int rows = min(above + Shape::ROWS, x.height) - first_row;
   const int across = (min(before + Shape::COLUMNS, x.width) - first_column) / VEC;
-  // A thread copies one place of every channel, or of every n-th where a tile has few places.
-  const int places = rows * across, groups = max(1, THREADS / places);
+  // A thread copies one place of every channel; of every second, fourth and so on where a tile has few places.
+  constexpr int BATCH = 4;
+  const int places = rows * across;
+  int groups = 1;
+  while (2 * groups * places <= THREADS && 2 * groups * BATCH <= D) groups *= 2;
+  const int step = groups * plane, step_to = groups * Shape::CHANNEL;
   for (int i = threadIdx.x; i < places * groups; i += THREADS) {
     const int group = i / places, place = i - group * places, line = place / across;
     const int row = first_row + line, column = first_column + (place - line * across) * VEC;
-    int from = group * plane + row * x.width + column;
+    const int first = group * plane + row * x.width + column;
+    const T *from_one = one + first, *from_other = other + first;
     T* to = memory + group * Shape::CHANNEL + (row - above) * Shape::COLUMNS + column - before;
-    if constexpr (VEC == 1) {
-      // Values are on their way for several channels at once.
-      constexpr int BATCH = 4;
-      for (int channel = group; channel < D; channel += BATCH * groups) {
+#pragma unroll 1
+    for (int channel = group; channel < D; channel += BATCH * groups) {
+      if constexpr (VEC == 1) {
         T some[2][BATCH];
 #pragma unroll
-        for (int e = 0; e < BATCH; ++e)
-          if (channel + e * groups < D) {
-            some[0][e] = one[from + e * groups * plane];
-            some[1][e] = other[from + e * groups * plane];
-          }
+        for (int e = 0; e < BATCH; ++e) {
+          some[0][e] = from_one[e * step];
+          some[1][e] = from_other[e * step];
+        }
 #pragma unroll
-        for (int e = 0; e < BATCH; ++e)
-          if (channel + e * groups < D) {
-            to[e * groups * Shape::CHANNEL] = some[0][e];
-            to[e * groups * Shape::CHANNEL + Shape::MAP] = some[1][e];
-          }
-        from += BATCH * groups * plane;
-        to += BATCH * groups * Shape::CHANNEL;
+        for (int e = 0; e < BATCH; ++e) {
+          to[e * step_to] = some[0][e];
+          to[e * step_to + Shape::MAP] = some[1][e];
+        }
+      } else {
+        constexpr int BYTES = VEC * static_cast<int>(sizeof(T));
+#pragma unroll
+        for (int e = 0; e < BATCH; ++e) {
+          copy_async<BYTES>(to + e * step_to, from_one + e * step);
+          copy_async<BYTES>(to + e * step_to + Shape::MAP, from_other + e * step);
+        }
       }
-    } else {
-#pragma unroll 4
-      for (int channel = group; channel < D; channel += groups) {
-        copy_async<VEC * static_cast<int>(sizeof(T))>(to, one + from);
-        copy_async<VEC * static_cast<int>(sizeof(T))>(to + Shape::MAP, other + from);
-        from += groups * plane;
-        to += groups * Shape::CHANNEL;
-      }
+      from_one += BATCH * step;
+      from_other += BATCH * step;
+      to += BATCH * step_to;
     }
   }
 }
