@@ -153,6 +153,10 @@ class Operator:
         if not self.samples:
             object.__setattr__(self, "samples", (Sample(self.params(), 8),))
 
+    def __deepcopy__(self, _: object) -> Operator:
+        # Nothing in it changes, so the copy of a network shares it.
+        return self
+
 
 def windows(x: Tensor, vertical: Window, horizontal: Window) -> Tensor:
     """[N, C, H, W] -> [N, C, kh, kw, Ho, Wo]: what each tap of each output position sees; 0 outside the image.

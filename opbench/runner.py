@@ -118,7 +118,7 @@ class _Measurement:
 
     def _foresee(self) -> bool:
         """Learn what the case will take; return whether it may go on."""
-        ending = self._child("foresee", self.names[0], worker.forecast)
+        ending = self._child("foresee", self.names[0], worker.forecast, self._measures)
         if ending.kind != "returned":
             self.ended = dict.fromkeys(self.names, outcome_of(ending))
             return False

@@ -83,6 +83,8 @@ class Report(Settings):
     """What the report compares and how it is ordered."""
 
     baseline: str | None = None
-    """'operator' or 'operator/implementation' that the ratios refer to."""
+    """'operator', 'operator/implementation' or, of a network, 'network:operator' that the ratios refer to."""
     sort_by: SortBy = "suite"
     """Order of the rows; 'suite' is the order they were measured in."""
+    published: bool = False
+    """Put what papers print of their networks beside what the same networks count here, in place of other tables."""

@@ -48,13 +48,15 @@ class Timed:
     """How the timed call's results differ from the reference after sampling, if they do."""
 
 
-def forecast(registry: Registry, case: Case) -> Forecast:
-    """Foresee a case on meta tensors, which take no memory."""
+def forecast(registry: Registry, case: Case, runs: bool = True) -> Forecast:
+    """Foresee a case on meta tensors, which take no memory; of one that never `runs`, its parameters alone."""
     subject = Subject.load(registry, case)
+    if not runs:
+        _refuse(subject)
     return Forecast(
         params={name: _plain(value) for name, value in resolved(subject.params).items()},
-        peak_bytes=_peak_bytes(subject),
-        macs=_macs(subject),
+        peak_bytes=_peak_bytes(subject) if runs else None,
+        macs=_macs(subject) if runs else None,
     )
 
 
@@ -216,6 +218,16 @@ def _plain(value: object) -> ParamValue:
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value).encode(errors="backslashreplace").decode()
+
+
+def _refuse(subject: Subject) -> None:
+    """Raise Unsupported for a case that its operator does not take, so that it is skipped for that reason."""
+    try:
+        subject.refuse()
+    except Unsupported:
+        raise
+    except Exception:
+        return  # The plugin cannot run on meta tensors, or is at fault: counting will tell.
 
 
 def _macs(subject: Subject) -> int | None:

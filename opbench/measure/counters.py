@@ -26,7 +26,7 @@ _LIBRARY = torch.library.Library("opbench", "DEF")
 _LIBRARY.define("core(Tensor[] tensors) -> Tensor")
 _LIBRARY.define("core_backward(Tensor gradient, Tensor[] tensors) -> Tensor[]")
 
-_current: list[Callable[..., Tensor]] = []
+_current: list[functools.partial[Tensor]] = []
 """The core that `opbench::core` stands for while a case is counted."""
 
 _INSIDE = "looked inside the reference"
@@ -67,11 +67,14 @@ def _of_network(subject: Subject) -> Counts:
         )
     macs = steps.macs(walked, pass_)
     cores = steps.macs((step for step in walked if step.kind == "core"), pass_)
-    counters = (Counted(source="formula", macs=macs.dense), _torch_around(subject, cores))
+    around = _torch_around(subject, cores)
+    counters = (Counted(source="formula", macs=macs.dense), around)
     return Counts(
         parameters=_learnable(_module(subject)),
         macs_dense=macs.dense,
         macs_in_bounds=macs.in_bounds,
+        # The walk knows no more operations than torch does. A product of elements alone, as a scale is, sums nothing.
+        at_least=bool(set(around.unknown) - {"aten::mul"}),
         counters=counters,
         agreement=_agreement(counters),
         conventions=totals(walked) if pass_ == "forward" else {},
@@ -200,10 +203,24 @@ def _run_core(tensors: list[Tensor]) -> Tensor:
     """Give zeros of the output's shape, which meta tensors tell for nothing; the output where a plugin wants values."""
     with torch.no_grad():
         try:
-            shaped = _current[-1](*(tensor.to(META) for tensor in tensors))
+            shaped = _shaped(_current[-1], tensors)
         except Exception:
             return _current[-1](*tensors)
         return torch.zeros_like(shaped, device=tensors[0].device)
+
+
+def _shaped(core: functools.partial[Tensor], tensors: list[Tensor]) -> Tensor:
+    """The output on meta tensors; a network has many cores of one kind, and asks once for each kind."""
+    key = (core.func, core.args, *((tensor.shape, tensor.dtype) for tensor in tensors))
+    if key not in _shapes:
+        if len(_shapes) >= _MOST_SHAPES:
+            _shapes.clear()
+        _shapes[key] = core(*(tensor.to(META) for tensor in tensors))
+    return _shapes[key]
+
+
+_shapes: dict[Any, Tensor] = {}
+_MOST_SHAPES = 256
 
 
 def _run_core_backward(_: Tensor, tensors: list[Tensor]) -> list[Tensor]:

@@ -29,6 +29,7 @@ def build(
     blocks: Sequence[int],
     block: Literal["bottleneck", "basic"] = "bottleneck",
     stem: Stem = "7x7",
+    stem_kernel: int | None = None,
     classes: int | None = 1000,
     norm: Norm = "batch",
 ) -> ResNet:
@@ -39,21 +40,29 @@ def build(
         blocks: of each stage.
         block: 'bottleneck' has its slot between two 1x1 convolutions, 'basic' has two slots.
         stem: '7x7' is the paper's; '3x3' three convolutions (ResNet-C); 'slot' RedNet's, a slot between two 3x3.
+        stem_kernel: kernel size of the operator in the stem, where it differs from the blocks'.
         classes: of the classifier; None for a backbone without one.
         norm: batch norm of one device or of all.
     """
-    return ResNet(fill, blocks, block, stem, classes, NORMS[norm])
+    in_stem = fill if stem_kernel is None else fill.varied(kernel_size=stem_kernel)
+    make = Bottleneck if block == "bottleneck" else Basic
+    return ResNet(fill, blocks, make, _stem(in_stem, stem, NORMS[norm]), classes, NORMS[norm])
 
 
 class ResNet(nn.Module):
     """[N, 3, H, W] -> [N, classes], or the pooled features where there is no classifier."""
 
     def __init__(
-        self, fill: Filling, blocks: Sequence[int], block: str, stem: Stem, classes: int | None, norm: type[nn.Module]
+        self,
+        fill: Filling,
+        blocks: Sequence[int],
+        make: type[Bottleneck] | type[Basic],
+        stem: nn.Module,
+        classes: int | None,
+        norm: type[nn.Module],
     ) -> None:
         super().__init__()
-        make = Bottleneck if block == "bottleneck" else Basic
-        self.stem = _stem(fill, stem, norm)
+        self.stem = stem
         self.stages = nn.ModuleList()
         channels = _WIDTHS[0]
         for stage, (count, width) in enumerate(zip(blocks, _WIDTHS, strict=True)):

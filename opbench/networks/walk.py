@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from opbench.api import Core
 from opbench.cases import Nchw
 from opbench.errors import Unsupported
 from opbench.measure import flops
@@ -88,6 +89,7 @@ class _Recorder(TorchFunctionMode):
         self.stack: list[tuple[nn.Module, tuple[int, ...]]] = []
         """Modules that are running, outermost first, and the shape of each one's input."""
         self.within_core = False
+        self.outputs: dict[Any, Tensor] = {}
 
     def __enter__(self) -> _Recorder:
         _recorders.append(self)
@@ -129,16 +131,23 @@ class _Recorder(TorchFunctionMode):
         self.steps.append(Step(**step))
         return output
 
+    def _output(self, reference: Core, params: Any, tensors: tuple[Tensor, ...]) -> Tensor:
+        """The core's output on meta tensors; found once for all blocks of a stage, as a window may have 1000 taps."""
+        key = (reference, params, *(tensor.shape for tensor in tensors))
+        if key not in self.outputs:
+            self.within_core = True
+            try:
+                self.outputs[key] = reference(params, *tensors)
+            finally:
+                self.within_core = False
+        return torch.empty_like(self.outputs[key])
+
     def core(self, params: Any, tensors: tuple[Tensor, ...]) -> Tensor:
         slot, shape = next(entry for entry in reversed(self.stack) if isinstance(entry[0], Slot))
         assert isinstance(slot, Slot)
         if slot.operator.cost is None:
             raise Unsupported("the operator in its slots gives no cost")
-        self.within_core = True
-        try:
-            output = slot.operator.reference(params, *tensors)
-        finally:
-            self.within_core = False
+        output = self._output(slot.operator.reference, params, tensors)
         equivalent = slot.operator.equivalent
         # Of such a core, a tensor with one axis is the bias.
         biased = equivalent is not None and any(tensor.dim() == 1 for tensor in tensors)

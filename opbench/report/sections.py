@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from opbench.errors import OpbenchError, did_you_mean
 from opbench.plain import plain
-from opbench.report import keys
+from opbench.report import keys, published
 from opbench.report.answer import answer
 from opbench.report.appendix import alerts, appendix
 from opbench.report.columns import of_rows
@@ -57,13 +57,21 @@ def _section(run: Run, options: Options) -> Section:
     header = run.header
     baseline = options.baseline or header.report.baseline
     made = rows(run.records, baseline)
+    compared = header.report.published and not options.group_by
     return Section(
         title=plain(header.title, TITLE_LIMIT),
         question=plain(header.question, TEXT_LIMIT),
-        answer=answer(made, baseline, len(run.missing)),
+        answer=published.answer(run.records) if compared else answer(made, baseline, len(run.missing)),
         alerts=alerts(run),
-        tables=tuple(_tables(made, options.group_by, options.sort_by or header.report.sort_by, baseline)),
-        blocks=(legend(made, header.measure, baseline), *appendix(run, made)),
+        tables=tuple(
+            published.tables(run.records)
+            if compared
+            else _tables(made, options.group_by, options.sort_by or header.report.sort_by, baseline)
+        ),
+        blocks=(
+            *([published.explanation(run.records)] if compared else [legend(made, header.measure, baseline)]),
+            *appendix(run, made),
+        ),
         run=run,
         rows=made,
         baseline=baseline,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from opbench.networks.slot import slots
+from opbench.registry import Registry
 from tests.networks.building import built, parameters, steps, trained
 
 TINY: dict[str, Any] = {"blocks": (1, 1, 1, 1), "classes": 10}
@@ -23,9 +24,7 @@ def test_has_the_parameters_that_everybody_counts(name: str, expected: int) -> N
         assert parameters(built(name)) == expected
 
 
-@pytest.mark.parametrize(
-    "operator", ["convolution", "drconv", "dynamic_convolution", "involution", "sasa", "xvolution"]
-)
+@pytest.mark.parametrize("operator", Registry.discover().names)
 def test_any_operator_fills_the_slots_and_trains_at_an_odd_size(operator: str) -> None:
     output, idle = trained(built("resnet-50", operator, **TINY), 2, 3, 45, 67)
     assert output.shape == (2, 10)
