@@ -26,7 +26,7 @@ SEGMENT = 7
 SHARE = 4
 """Channels of a group that one thread weighs there, at most."""
 VECTOR_BYTES = 16
-ZEROS_BYTES = 32
+ZEROS_BYTES = 64
 """Zeros that are read in place of rows beyond the image."""
 MAX_SHARED_BYTES = 48 << 10
 MAX_GRID_Y = 65535
@@ -168,8 +168,7 @@ def _plan_planes(
         shared_bytes=ZEROS_BYTES + planes * values * dtype.itemsize,
         scalars=(
             *(n, groups, members, count, members // share, share),
-            *(height, width, 1 / height, SEGMENT / width),
-            *(share / members, VECTOR_BYTES / (values * dtype.itemsize)),
+            *(height, 1 / height, share / members, VECTOR_BYTES / (values * dtype.itemsize)),
         ),
         operations=Operations(outputs=outputs, multiply_adds=outputs * p.small_kernel_size**2),
     )

@@ -84,7 +84,8 @@ DEVICE void add_slices(float (&sums)[COUNT][PIXELS], float scale) {
 // Channels of a slice are taken TOGETHER at a time, a divisor of their number: their loads are under way at once.
 //
 // Predicted bound on an H200, K = 3, 4 pixels: memory, 0.97 cycles of a multiprocessor an output in float32 and 0.49 in
-// 16 bits, where instructions issue in 0.39 and 0.45; in 16 bits with fewer pixels, or a larger K, the instructions.
+// 16 bits, where instructions issue in 0.39 and 0.45; in 16 bits with fewer pixels, or a larger K, the instructions:
+// planes.cu is for 7 and 14 columns.
 template <typename T, int K, int PIXELS, int TOGETHER, int SLICES>
 __global__ void __launch_bounds__(LANES* SLICES) attend(const Attention p) {
   const Place at = place_of<PIXELS>(p.shape);

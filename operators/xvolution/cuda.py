@@ -11,6 +11,7 @@ from torch import Tensor
 from opbench.api import Nchw, Unsupported, Work
 from opbench.cuda import TYPE_NAMES, CudaCore, Launch, Operations, Source, ceil_div, kernel
 
+from . import planes
 from .reference import Params
 from .work import core_work
 
@@ -45,6 +46,9 @@ def attend(
     p: Params, dtype: torch.dtype, query: torch.Size, key: torch.Size, value: torch.Size, y: torch.Size
 ) -> Launch:
     """[N, C, H, W] three times -> [N, C, H, W]; also each gradient, of tensors in other roles."""
+    _refuse_large(query)
+    if launch := planes.attend(p, dtype, query, _grid(p.heads, query[0]), _scale(p, query[1] // p.heads)):
+        return launch
     taps = p.kernel_size**2
     pixels = _pixels(query[3], MAX_AFFINITIES // taps)
     slices = _slices(query[1] // p.heads, taps * pixels)
@@ -64,6 +68,9 @@ def attend_backward(
     *gradients: torch.Size,
 ) -> Launch:
     """[N, C, H, W] four times -> [N, C, H, W] three times."""
+    _refuse_large(query)
+    if launch := planes.attend_backward(p, dtype, query, _grid(p.heads, query[0]), _scale(p, query[1] // p.heads)):
+        return launch
     taps = 3 * p.kernel_size**2
     pixels = _pixels(query[3], MAX_BACKWARD_AFFINITIES // taps)
     slices = _slices(query[1] // p.heads, taps * pixels)
@@ -182,7 +189,6 @@ def _shared_bytes(slices: int, affinities: int) -> int:
 
 
 def _attention(name: str, p: Params, x: torch.Size, pixels: int, slices: int, taps: int, multiply_adds: int) -> Launch:
-    _refuse_large(x)
     n, channels, height, width = x
     head_width = channels // p.heads
     return ATTENTION.launch(
@@ -239,6 +245,10 @@ CUDA = CudaCore(
         (Params(heads=1, scale="head_width"), Nchw(2, 16, 5, 14)),
         (Params(heads=2), Nchw(1, 64, 3, 7)),
         (Params(heads=1), Nchw(1, 64, 2, 6)),
+        (Params(heads=2, scale="head_width"), Nchw(2, 32, 7, 7)),
+        (Params(heads=1), Nchw(1, 64, 4, 7)),
+        (Params(heads=2), Nchw(2, 32, 5, 14)),
+        (Params(heads=1), Nchw(1, 24, 14, 14)),
         (Params(heads=1), Nchw(1, 32, 2, 8)),
         (Params(heads=1, kernel_size=7), Nchw(1, 16, 3, 10)),
         (Params(heads=2, kernel_size=7), Nchw(1, 6, 7, 7)),

@@ -64,24 +64,19 @@ BUGS_ON_PLANES = {
         *BUNDLES,
     ),
     "zeros are some other value": ("planes.cuh", "from_float<T>(0)", "from_float<T>(1)", *BUNDLES),
-    "the last row sees another plane": (
-        "planes.cuh",
-        "a - 1, map.height), step",
-        "a - 1, map.height + 1), step",
-        *BUNDLES,
-    ),
-    "runs begin in the lower half of a word": ("planes.cuh", "(offset & 1) * 0x2222u", "0", *BUNDLES),
+    "the last row sees another plane": ("planes.cuh", "has_row(row, a - 1, height)", "row + a > 0", *BUNDLES),
+    "segments begin in the lower half of a word": ("planes.cuh", "(offset & 1) * (BETWEEN - LOWER)", "0", *BUNDLES),
     "zeros become a channel's row": ("planes.cuh", "inside ? step : 0", "step", *BUNDLES),
     "a run's last vector stays behind": (
         "planes.cuh",
-        "runs.vectors; i += THREADS) {\n    const int run = quotient(i, runs.per_vectors);\n    store",
-        "runs.vectors - 1; i += THREADS) {\n    const int run = quotient(i, runs.per_vectors);\n    store",
+        "runs.vectors; i += blockDim.x) {\n    const int run = quotient(i, runs.per_vectors);\n    store",
+        "runs.vectors - 1; i += blockDim.x) {\n    const int run = quotient(i, runs.per_vectors);\n    store",
         *BUNDLES,
     ),
     "results go back before all are there": (
         "planes.cu",
-        "  }\n  __syncthreads();\n  copy_out<THREADS>(static_cast<T*>(p.y)",
-        "  }\n  copy_out<THREADS>(static_cast<T*>(p.y)",
+        "  }\n  __syncthreads();\n  copy_out(static_cast<T*>(p.y)",
+        "  }\n  copy_out(static_cast<T*>(p.y)",
         *BUNDLES,
     ),
     "gradients go back before all are there": (
@@ -100,8 +95,8 @@ BUGS_ON_PLANES = {
     "a bundle's kernels are those of the first": ("planes.cu", "+ first * TAPS}", "}", *BUNDLES),
     "a group's kernels are those of the first": (
         "planes.cu",
-        "taps = weight + at.plane * (TAPS - 1)",
-        "taps = weight - at.plane",
+        "taps = weight + group * (TAPS - 1)",
+        "taps = weight - group",
         *BUNDLES,
     ),
     "kernels on planes are not turned": ("planes.cu", "(TAPS - 1 - tap) * plane", "tap * plane", *BUNDLES),
@@ -182,7 +177,7 @@ def test_a_block_takes_as_many_groups_as_make_whole_vectors() -> None:
     launch = half_plan(Nchw(32, 384, 7, 7))
     assert launch.grid == (6, 32, 1)
     # Eight groups of eight channels in, nine taps, eight channels out.
-    assert launch.shared_bytes == 32 + 8 * (8 + 9 + 8) * 98
+    assert launch.shared_bytes == 64 + 8 * (8 + 9 + 8) * 98
     assert half_plan(Nchw(32, 384, 8, 7)).grid == (48, 32, 1)
 
 

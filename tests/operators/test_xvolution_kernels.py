@@ -67,6 +67,92 @@ BUGS = {
     ),
 }
 
+SEVEN = Params(heads=2, scale="head_width"), Nchw(1, 64, 7, 7)
+FOURTEEN = Params(heads=2, scale="head_width"), Nchw(1, 32, 14, 14)
+
+BUGS_ON_PLANES = {
+    "a value is read before it has come": ("planes.cuh", "  wait_for_copies<0>();\n", "", *SEVEN),
+    "other threads' copies are not awaited": (
+        "planes.cuh",
+        "  wait_for_copies<0>();\n  __syncthreads();",
+        "  wait_for_copies<0>();",
+        *SEVEN,
+    ),
+    "half rows are never shifted": ("planes.cuh", "number % 2 ? NEXT : BETWEEN", "NEXT", *FOURTEEN),
+    "a segment's odd pixel is never stored": (
+        "planes.cuh",
+        "  run.words[upper ? 1 : SEGMENT - 1] = alone;\n",
+        "",
+        *SEVEN,
+    ),
+    "the odd pixel is always the last": ("planes.cuh", "upper ? 1 : SEGMENT - 1", "SEGMENT - 1", *SEVEN),
+    "slices are added but once": ("planes.cu", "distance *= 2", "distance *= 4", *SEVEN),
+    "affinities are not scaled": ("planes.cu", "  if (shape.scale == 1) return;", "  return;", *SEVEN),
+    "slices take neighbouring channels": (
+        "planes.cu",
+        "          slice * plane + number",
+        "          number",
+        *FOURTEEN,
+    ),
+    "results go back before all are there": (
+        "planes.cu",
+        "place.exists);\n  __syncthreads();\n  copy_out(static_cast<T*>(p.y)",
+        "place.exists);\n  copy_out(static_cast<T*>(p.y)",
+        *SEVEN,
+    ),
+    "affinities are turned before all are there": (
+        "planes.cu",
+        "  keep_affinities(kept, affinities, place);\n  __syncthreads();\n",
+        "  keep_affinities(kept, affinities, place);\n",
+        *FOURTEEN,
+    ),
+    "a gradient overwrites keys that others read": (
+        "planes.cu",
+        "affinities, place.share, place.exists);\n  __syncthreads();\n\n",
+        "affinities, place.share, place.exists);\n\n",
+        *FOURTEEN,
+    ),
+    "a gradient overwrites queries that others read": (
+        "planes.cu",
+        "  add_slices(affinities, p.shape);\n  __syncthreads();\n  weigh",
+        "  add_slices(affinities, p.shape);\n  weigh",
+        *FOURTEEN,
+    ),
+    "affinities are not turned": ("planes.cu", "(TAPS - 1 - tap) * place.plane", "tap * place.plane", *FOURTEEN),
+    "turned affinities come from the other half row": (
+        "planes.cu",
+        "place.number % 2 == (column < 0)",
+        "place.number % 2 != (column < 0)",
+        *FOURTEEN,
+    ),
+    "left-over threads write": ("planes.cu", "          wanted < segments,", "          true,", *SEVEN),
+    "half of the channels go back": (
+        "planes.cu",
+        "shared + key, place.values)",
+        "shared + key, place.values / 2)",
+        *FOURTEEN,
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS_ON_PLANES)
+def test_planted_bugs_are_seen_on_planes(bug: str, mutant: Callable[..., Any]) -> None:
+    file, old, new, params, shape = BUGS_ON_PLANES[bug]
+    changed = mutant("xvolution", file, old, new)
+    assert any(changed.failures(params, shape, "float16", order) for order in ("forward", "reverse"))
+
+
+def test_turned_affinities_from_beyond_the_image_are_seen(mutant: Callable[..., Any]) -> None:
+    # They weigh zeros, so that only the sanitizer sees them.
+    old = "    if (!has_row(place.number / PER_ROW, down, height)) from = zeros;\n"
+    assert mutant("xvolution", "planes.cu", old, "").failures(*SEVEN, "float16", sanitize=True)
+
+
+def test_planes_without_bugs_pass(mutant: Callable[..., Any]) -> None:
+    shipped = mutant("xvolution", "planes.cu", "struct Shape", "struct Shape")
+    for params, shape in (SEVEN, FOURTEEN):
+        assert not shipped.failures(params, shape, "float16", sanitize=True)
+
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
@@ -171,6 +257,48 @@ def test_slices_are_equal_and_their_sums_fit_a_block(size: int, plan: Callable[.
             assert launch.shared_bytes <= 48 << 10
             together = int(launch.kernel.rstrip(">").split(", ")[-2])
             assert head_width // slices % together == 0
+
+
+@pytest.mark.parametrize("plan", [cuda.attend.plan, cuda.attend_backward.plan])
+def test_heads_on_planes_fit_a_block(plan: Callable[..., Launch]) -> None:
+    for head_width in (8, 16, 24, 32, 63, 64, 128, 512):
+        for height in (1, 7, 14, 100):
+            for width in (7, 14):
+                x = torch.Size((2, 2 * head_width, height, width))
+                launch = plan(Params(heads=2), torch.float16, *[x] * 4)
+                if "planes" not in launch.kernel:
+                    continue
+                _, _, width_of_head, slices, *_ = launch.scalars
+                assert launch.block[0] <= 128
+                assert launch.block[0] % 32 == 0
+                assert launch.block[0] >= slices * height * width // 7
+                assert launch.shared_bytes <= 64 << 10
+                assert width_of_head == head_width
+                assert head_width % slices == 0
+
+
+def test_half_precision_on_small_maps_goes_through_shared_memory() -> None:
+    launch = attention(Nchw(32, 256, 14, 14), Params(), torch.float16)
+    assert launch.kernel == "attend_planes<float16, 2>"
+    # Four slices of eight channels for each of 28 half rows, in four warps; a head of query, key and value.
+    assert launch.block == (128, 1, 1)
+    assert launch.grid == (8, 32, 1)
+    assert launch.shared_bytes == 64 + 3 * 32 * 196 * 2
+    assert attention(Nchw(32, 512, 7, 7), Params(), torch.float16).kernel == "attend_planes<float16, 1>"
+
+
+@pytest.mark.parametrize(
+    ("shape", "params"),
+    [
+        (Nchw(2, 64, 7, 7), Params(heads=8)),
+        (Nchw(2, 512, 14, 14), Params(heads=2)),
+        (Nchw(2, 24, 7, 7), Params(heads=2)),
+        (Nchw(2, 256, 14, 14), Params(kernel_size=5)),
+        (Nchw(2, 256, 21, 21), Params()),
+    ],
+)
+def test_what_does_not_suit_planes_goes_through_registers(shape: Nchw, params: Params) -> None:
+    assert attention(shape, params, torch.float16).kernel.startswith("attend<")
 
 
 def test_images_beyond_31_bits_are_refused() -> None:
