@@ -1,8 +1,8 @@
 // Whole planes of small maps in shared memory, of 16 bits a value, for rows that are no whole vectors.
 //
 // Rows of 7 or 14 values begin at no multiple of 16 bytes, but every so many planes do: a block copies such planes as
-// vectors, its threads take a segment of 7 pixels each, and results go back the same way. Rows are PER_ROW segments, 1 or
-// 2, windows 3 x 3.
+// vectors, its threads take a segment of 7 pixels each, and results go back the same way. Rows are PER_ROW segments, 1
+// or 2, windows 3 x 3.
 #pragma once
 
 #include "rows.cuh"
@@ -145,8 +145,8 @@ DEVICE void load_window(float (&rows)[3][SEGMENT + 2], Window<PER_ROW, T>& windo
   }
 }
 
-// Stores a segment, and goes on to the next channel; two values at once but for the first or the last one, the other half
-// of whose word is another thread's.
+// Stores a segment, and goes on to the next channel; two values at once but for the first or the last one, the other
+// half of whose word is another thread's.
 template <typename T>
 DEVICE void store_run(Run<T>& run, const float (&values)[SEGMENT]) {
   unsigned words[4];

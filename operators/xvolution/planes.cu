@@ -1,4 +1,5 @@
-// Form B, as in attention.cu, on windows of 3 x 3 and maps of 7 or 14 columns in 16 bits: rows that are no whole vectors.
+// Form B, as in attention.cu, on windows of 3 x 3 and maps of 7 or 14 columns in 16 bits: rows that are no whole
+// vectors.
 //
 // A block copies the channels of one head to shared memory in vectors. A thread takes a segment of a row through every
 // so many channels; the slices of a segment are neighbours in a warp, which shuffles add up. Results take the place of
@@ -66,8 +67,8 @@ DEVICE Place place_of(const Shape& shape) {
           (image * shape.heads + blockIdx.x) * values};
 }
 
-// Adds up what the slices of a segment have found, and gives the sums, times `scale`, to all of them. Every slice adds in
-// the same order, as far as a sum knows one.
+// Adds up what the slices of a segment have found, and gives the sums, times `scale`, to all of them. Each slice adds
+// the same two numbers at a time, so that all come to the same sums.
 DEVICE void add_slices(float (&sums)[TAPS][SEGMENT], const Shape& shape) {
 #pragma unroll 1
   for (int distance = 1; distance < shape.slices; distance *= 2)
@@ -161,8 +162,8 @@ DEVICE void load_turned(float (&affinities)[TAPS][SEGMENT], const float* kept, c
   }
 }
 
-// All three gradients. With the roles as in attention.cu, that of the key has the affinities of that of the query, turned
-// round: of the gradient to the values, which are found once and go through shared memory.
+// All three gradients. With the roles as in attention.cu, that of the key has the affinities of that of the query,
+// turned round: of the gradient to the values, which are found once and go through shared memory.
 //
 // Predicted bound on an H200, for an element of x: instructions, 1.09 cycles, where memory takes 0.85; shared memory is
 // busy for 1.02 on 14 x 14 with heads of 32 channels, 1.09 on 7 x 7 with heads of 64.

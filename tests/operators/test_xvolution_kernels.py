@@ -142,10 +142,22 @@ def test_planted_bugs_are_seen_on_planes(bug: str, mutant: Callable[..., Any]) -
     assert any(changed.failures(params, shape, "float16", order) for order in ("forward", "reverse"))
 
 
-def test_turned_affinities_from_beyond_the_image_are_seen(mutant: Callable[..., Any]) -> None:
-    # They weigh zeros, so that only the sanitizer sees them.
-    old = "    if (!has_row(place.number / PER_ROW, down, height)) from = zeros;\n"
-    assert mutant("xvolution", "planes.cu", old, "").failures(*SEVEN, "float16", sanitize=True)
+@pytest.mark.parametrize(("row", "column", "width"), [(0, 0, 7), (6, 3, 7), (3, 6, 14), (6, 7, 14)])
+def test_an_infinite_gradient_reaches_the_windows_it_is_in_and_no_others(row: int, column: int, width: int) -> None:
+    # On planes: affinities of other rows stand where those of rows beyond the image would.
+    gradient, *tensors = torch.randn(4, 1, 16, 7, width).half().unbind()
+    gradient[0, 2, row, column] = float("inf")
+    with on_cpu() as launched:
+        of_query, of_key, of_value = cuda.backward(Params(heads=1), (True, True, True), gradient, *tensors)
+    assert launched == [f"attend_planes_backward<float16, {width // 7}>"]
+    rows, columns = torch.arange(7)[:, None], torch.arange(width)
+    window = ((rows - row).abs() <= 1) & ((columns - column).abs() <= 1)
+    assert of_query is not None
+    assert of_key is not None
+    assert of_value is not None
+    assert torch.equal(~of_query.isfinite().all(1)[0], (rows == row) & (columns == column))
+    assert torch.equal(~of_key.isfinite().all(1)[0], window)
+    assert torch.equal(~of_value.isfinite()[0, 2], window)
 
 
 def test_planes_without_bugs_pass(mutant: Callable[..., Any]) -> None:
