@@ -1,4 +1,4 @@
-// Whole planes of small maps in shared memory, of 16 bits a value, for rows that are no whole vectors.
+// Whole planes of small maps in shared memory, for rows that are no whole vectors.
 //
 // Rows of 7 or 14 values begin at no multiple of 16 bytes, but every so many planes do: a block copies such planes as
 // vectors, its threads take a segment of 7 pixels each, and results go back the same way. Rows are PER_ROW segments, 1
@@ -69,8 +69,8 @@ DEVICE void copy_out(T* to, const T* from, const Runs& runs) {
   }
 }
 
-// Neighbours in shared memory, in the words that hold them: half as many accesses as values. `step` values on, an even
-// number, are those of the next channel.
+// Neighbours in shared memory, of 16 bits in the words that hold them: half as many accesses as values. `step` values
+// on, then an even number, are those of the next channel.
 template <typename T>
 struct Run {
   T* words;
@@ -83,19 +83,25 @@ constexpr unsigned LOWER = 0x3210, BETWEEN = 0x5432, NEXT = 0x7654;
 // The segment at an offset, or zeros, the same for all channels, where it is beyond the image.
 template <typename T>
 DEVICE Run<T> run_at(T* shared, int offset, bool inside, int step) {
-  return {inside ? shared + (offset & ~1) : shared, LOWER + (offset & 1) * (BETWEEN - LOWER), inside ? step : 0};
+  const int first = sizeof(T) == 2 ? offset & ~1 : offset;
+  return {inside ? shared + first : shared, LOWER + (offset & 1) * (BETWEEN - LOWER), inside ? step : 0};
 }
 
 // Loads a segment, and goes on to the next channel.
 template <typename T>
 DEVICE void load_run(float (&values)[SEGMENT], Run<T>& run) {
-  unsigned words[5] = {};
+  if constexpr (sizeof(T) == 2) {
+    unsigned words[5] = {};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) words[i] = load_vector<T, 2>(run.words + 2 * i).word[0];
+    for (int i = 0; i < 4; ++i) words[i] = load_vector<T, 2>(run.words + 2 * i).word[0];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) words[i] = __byte_perm(words[i], words[i + 1], run.selector);
+    for (int i = 0; i < 4; ++i) words[i] = __byte_perm(words[i], words[i + 1], run.selector);
 #pragma unroll
-  for (int i = 0; i < SEGMENT; ++i) values[i] = value_of(T{}, words, i);
+    for (int i = 0; i < SEGMENT; ++i) values[i] = value_of(T{}, words, i);
+  } else {
+#pragma unroll
+    for (int i = 0; i < SEGMENT; ++i) values[i] = run.words[i];
+  }
   run.words += run.step;
 }
 
@@ -123,6 +129,7 @@ DEVICE Window<PER_ROW, T> window_at(T* shared, int offset, int number, int row, 
 // Loads the rows of a window with a pixel on either side, zeros beyond the image, and goes on to the next channel.
 template <int PER_ROW, typename T>
 DEVICE void load_window(float (&rows)[3][SEGMENT + 2], Window<PER_ROW, T>& window) {
+  static_assert(PER_ROW == 1 || sizeof(T) == 2, "two segments of a row are told apart by halves of words");
 #pragma unroll
   for (int a = 0; a < 3; ++a) {
     Run<T>& run = window.rows[a];
@@ -149,16 +156,21 @@ DEVICE void load_window(float (&rows)[3][SEGMENT + 2], Window<PER_ROW, T>& windo
 // half of whose word is another thread's.
 template <typename T>
 DEVICE void store_run(Run<T>& run, const float (&values)[SEGMENT]) {
-  unsigned words[4];
+  if constexpr (sizeof(T) == 2) {
+    unsigned words[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
-    words[i] = two(from_float<T>(values[2 * i]), from_float<T>(values[i < 3 ? 2 * i + 1 : SEGMENT - 1]));
-  const bool upper = run.selector != LOWER;
-  T alone;
-  alone.bits = static_cast<unsigned short>(upper ? words[0] : words[3]);
-  run.words[upper ? 1 : SEGMENT - 1] = alone;
+    for (int i = 0; i < 4; ++i)
+      words[i] = two(from_float<T>(values[2 * i]), from_float<T>(values[i < 3 ? 2 * i + 1 : SEGMENT - 1]));
+    const bool upper = run.selector != LOWER;
+    T alone;
+    alone.bits = static_cast<unsigned short>(upper ? words[0] : words[3]);
+    run.words[upper ? 1 : SEGMENT - 1] = alone;
 #pragma unroll
-  for (int i = 0; i < 3; ++i)
-    store_vector<T, 2>(run.words + 2 * i + (upper ? 2 : 0), {__byte_perm(words[i], words[i + 1], run.selector)});
+    for (int i = 0; i < 3; ++i)
+      store_vector<T, 2>(run.words + 2 * i + (upper ? 2 : 0), {__byte_perm(words[i], words[i + 1], run.selector)});
+  } else {
+#pragma unroll
+    for (int i = 0; i < SEGMENT; ++i) run.words[i] = values[i];
+  }
   run.words += run.step;
 }

@@ -1,4 +1,4 @@
-"""Form B on maps of 7 or 14 columns in 16 bits: a head of one image fits a block's shared memory."""
+"""Form B on maps of 7 or 14 columns: a head of one image fits a block's shared memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SEGMENT = 7
 """Pixels of a thread, half a row or a whole one, as `planes.cuh` has it."""
 TAPS = 9
 VECTOR_BYTES = 16
-ZEROS_BYTES = 64
-"""What is read in place of rows beyond the image."""
+ZEROS = 32
+"""Values that are read in place of rows beyond the image."""
 MIN_CHANNELS = 8
 """Channels of a head that make a slice worth its share in adding up the affinities."""
 WARP = 32
@@ -29,11 +29,16 @@ Grid = tuple[int, int, int]
 
 def attend(p: Params, dtype: torch.dtype, x: torch.Size, grid: Grid, scale: float) -> Launch | None:
     """[N, C, H, W] three times -> [N, C, H, W], heads along the grid's x; None where another kernel must."""
+    if dtype.itemsize != 2:
+        return None
     return _launch("attend_planes", p, dtype, x, grid, scale, tensors=3, kept_bytes=0, products=2)
 
 
 def attend_backward(p: Params, dtype: torch.dtype, x: torch.Size, grid: Grid, scale: float) -> Launch | None:
     """[N, C, H, W] four times -> [N, C, H, W] three times; affinities of one kind are kept for all threads."""
+    # In float32 memory bounds other kernels too, but for the backward of odd widths.
+    if dtype.itemsize != 2 and x[3] != SEGMENT:
+        return None
     kept_bytes = TAPS * x[2] * x[3] * 4
     return _launch("attend_planes_backward", p, dtype, x, grid, scale, tensors=4, kept_bytes=kept_bytes, products=5)
 
@@ -52,15 +57,16 @@ def _launch(
 ) -> Launch | None:
     """One block for a head, one thread for a segment and a slice of its channels."""
     n, channels, height, width = x
-    if p.kernel_size**2 != TAPS or dtype.itemsize != 2 or width not in (SEGMENT, 2 * SEGMENT):
+    if p.kernel_size**2 != TAPS or width not in (SEGMENT, 2 * SEGMENT):
         return None
     head_width, plane = channels // p.heads, height * width
     slices = _slices(head_width)
     threads = ceil_div(slices * (plane // SEGMENT), WARP) * WARP
     head_bytes = head_width * plane * dtype.itemsize
-    shared_bytes = ZEROS_BYTES + tensors * head_bytes + kept_bytes
+    shared_bytes = ZEROS * dtype.itemsize + tensors * head_bytes + kept_bytes
     # A thread goes from channel to channel by whole words.
-    if head_bytes % VECTOR_BYTES or slices * plane % 2 or threads > MAX_THREADS or shared_bytes > MAX_SHARED_BYTES:
+    whole = head_bytes % VECTOR_BYTES == 0 and slices * plane * dtype.itemsize % 4 == 0
+    if not whole or threads > MAX_THREADS or shared_bytes > MAX_SHARED_BYTES:
         return None
     return SOURCE.launch(
         f"{name}<{TYPE_NAMES[dtype]}, {width // SEGMENT}>",

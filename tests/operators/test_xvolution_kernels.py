@@ -164,6 +164,7 @@ def test_planes_without_bugs_pass(mutant: Callable[..., Any]) -> None:
     shipped = mutant("xvolution", "planes.cu", "struct Shape", "struct Shape")
     for params, shape in (SEVEN, FOURTEEN):
         assert not shipped.failures(params, shape, "float16", sanitize=True)
+    assert not shipped.failures(*SEVEN, "float32", sanitize=True)
 
 
 @pytest.mark.parametrize("bug", BUGS)
@@ -297,6 +298,16 @@ def test_half_precision_on_small_maps_goes_through_shared_memory() -> None:
     assert launch.grid == (8, 32, 1)
     assert launch.shared_bytes == 64 + 3 * 32 * 196 * 2
     assert attention(Nchw(32, 512, 7, 7), Params(), torch.float16).kernel == "attend_planes<float16, 1>"
+
+
+@pytest.mark.parametrize(
+    ("width", "kernel"), [(7, "attend_planes_backward<float, 1>"), (14, "attend_backward<float, 3, 2, 1, 4>")]
+)
+def test_in_single_precision_only_odd_rows_go_through_shared_memory(width: int, kernel: str) -> None:
+    launch = cuda.attend_backward.plan(Params(), torch.float32, *[torch.Size((32, 256, 7, width))] * 4)
+    assert launch is not None
+    assert launch.kernel == kernel
+    assert attention(Nchw(32, 256, 7, width), Params()).kernel.startswith("attend<")
 
 
 @pytest.mark.parametrize(
