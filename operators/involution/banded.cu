@@ -24,8 +24,7 @@ DEVICE constexpr int stages() {
 // of x in units of UNIT.
 //
 // Predicted bound on an H200: memory. At 56x56 and K = 7 an output takes 10 bytes, 0.61 cycles of a multiprocessor,
-// about 42 thread-instructions, 0.33, and 54 bytes of shared memory, 0.42. Maps of 14x14 and 7x7 are bound by
-// instructions.
+// about 42 thread-instructions, 0.33, and 54 bytes of shared memory, 0.42.
 template <typename T, int K, int S, int TILES, int VECTOR, int UNIT>
 __global__ void __launch_bounds__(TILES > 2 ? 224 : 448) banded_forward(const Banded p) {
   constexpr int WINDOW = ceil_div(7 * S + K, 8), CHUNKS = (TILES - 1) * S + WINDOW, STAGES = stages<K, VECTOR>();

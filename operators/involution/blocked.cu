@@ -17,6 +17,15 @@ constexpr int PIXELS = 4;
 constexpr int MEMBERS = 8;  // channels of a thread
 constexpr int MARGIN = 4;   // columns of the image beyond either side of a tile: a vector, and enough for any window
 
+// Loads values[first] and the VECTOR - 1 that follow from where they are in a row.
+template <int VECTOR, typename T, int COUNT>
+DEVICE void load_part(float (&values)[COUNT], const T* row, int first) {
+  float part[VECTOR];
+  load_floats<T, VECTOR>(part, row + first);
+#pragma unroll
+  for (int e = 0; e < VECTOR; ++e) values[first + e] = part[e];
+}
+
 // The tile of an image in shared memory: [row][channel][PITCH], column 0 being MARGIN columns left of the tile.
 template <int CHANNELS, int SPAN, int COLUMNS>
 struct FloatTile {
@@ -25,7 +34,7 @@ struct FloatTile {
   static constexpr int ROW = CHANNELS * PITCH + COLUMNS % 32;
 
   // The block fills it with rows from `row` and columns from `column - MARGIN` on of `channels` channels, zeros beyond.
-  template <bool ALIGNED, typename T>
+  template <int VECTOR, typename T>
   DEVICE void fill(float* to, const T* from, int channels, int rows, int row, int column, int height, int width) {
     constexpr int UNITS = PITCH / 4;
     const int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
@@ -36,17 +45,15 @@ struct FloatTile {
       const bool exists = channel < channels && from_row >= 0 && from_row < height;
       const T* source = from + (channel * height + from_row) * width + at;
       float* place = to + line / CHANNELS * ROW + channel * PITCH + 4 * unit;
-      if constexpr (ALIGNED && sizeof(T) == 4) {
-        copy_async<16>(place, source, exists && at >= 0 && at < width);
+      if constexpr (VECTOR > 1 && sizeof(T) == 4) {
+#pragma unroll
+        for (int e = 0; e < 4; e += VECTOR)
+          copy_async<4 * VECTOR>(place + e, source + e, exists && at + e >= 0 && at + e < width);
       } else {
         float values[4] = {};
-        if constexpr (ALIGNED) {
-          if (exists && at >= 0 && at < width) load_floats<T, 4>(values, source);
-        } else if (exists) {
 #pragma unroll
-          for (int e = 0; e < 4; ++e)
-            if (at + e >= 0 && at + e < width) values[e] = to_float(source[e]);
-        }
+        for (int e = 0; e < 4; e += VECTOR)
+          if (exists && at + e >= 0 && at + e < width) load_part<VECTOR>(values, source, e);
         store_floats<float, 4>(place, values);
       }
     }
@@ -69,25 +76,24 @@ DEVICE ChunkPlace chunk_place(const Blocked& p, int columns, int most) {
   return {tile, group, first, min(most, p.group_channels - first)};
 }
 
-// Four neighbours of a row, of which `columns` exist; all do, and they are aligned, where ALIGNED.
-template <bool ALIGNED, typename T>
+// Four neighbours of a row, of which `columns` exist, a multiple of VECTOR.
+template <int VECTOR, typename T>
 DEVICE void load_four(float (&values)[PIXELS], const T* row, int columns) {
-  if constexpr (ALIGNED) {
-    load_floats<T, PIXELS>(values, row);
-  } else {
 #pragma unroll
-    for (int q = 0; q < PIXELS; ++q) values[q] = q < columns ? to_float(row[q]) : 0;
-  }
+  for (int q = 0; q < PIXELS; ++q) values[q] = 0;
+#pragma unroll
+  for (int q = 0; q < PIXELS; q += VECTOR)
+    if (VECTOR == PIXELS || q < columns) load_part<VECTOR>(values, row, q);
 }
 
-template <bool ALIGNED, typename T>
+template <int VECTOR, typename T>
 DEVICE void store_four(T* row, const float (&values)[PIXELS], int columns) {
-  if constexpr (ALIGNED) {
-    store_floats<T, PIXELS>(row, values);
-  } else {
 #pragma unroll
-    for (int q = 0; q < PIXELS; ++q)
-      if (q < columns) row[q] = from_float<T>(values[q]);
+  for (int q = 0; q < PIXELS; q += VECTOR) {
+    float part[VECTOR];
+#pragma unroll
+    for (int e = 0; e < VECTOR; ++e) part[e] = values[q + e];
+    if (VECTOR == PIXELS || q < columns) store_floats<T, VECTOR>(row + q, part);
   }
 }
 
@@ -107,14 +113,14 @@ DEVICE void load_window(float (&window)[COUNT], const float* from) {
 // Predicted bound on an H200: memory in float32. At 56x56 and K = 7 an output takes 20 bytes, 1.23 cycles of a
 // multiprocessor, about 87 thread-instructions, 0.68, of which 49 are its multiply-adds, and 84 bytes of shared memory,
 // 0.66. With stride 2 eight warps in flight are too few to hide latency.
-template <typename T, int K, int S, int CHANNELS, int COLUMNS, bool ALIGNED>
+template <typename T, int K, int S, int CHANNELS, int COLUMNS, int VECTOR>
 __global__ void __launch_bounds__(128) blocked_forward(const Blocked p) {
   typedef FloatTile<CHANNELS, COLUMNS * S, COLUMNS> Tile;
   constexpr int PAD = K / 2, WINDOW = ceil_div(MARGIN - PAD + (PIXELS - 1) * S + K, 4) * 4;
   const ChunkPlace place = chunk_place(p, COLUMNS, CHANNELS);
   SHARED_MEMORY(float, image);
   const T* x = static_cast<const T*>(p.left) + (place.group * p.group_channels + place.first) * (p.height * p.width);
-  Tile::template fill<ALIGNED>(image, x, place.channels, (blockDim.y - 1) * S + K, place.tile.row * S - PAD,
+  Tile::template fill<VECTOR>(image, x, place.channels, (blockDim.y - 1) * S + K, place.tile.row * S - PAD,
                                place.tile.column * S, p.height, p.width);
   __syncthreads();
 
@@ -128,7 +134,7 @@ __global__ void __launch_bounds__(128) blocked_forward(const Blocked p) {
   for (int a = 0; a < K; ++a) {
     float taps[K][PIXELS];
 #pragma unroll
-    for (int b = 0; b < K; ++b) load_four<ALIGNED>(taps[b], weight + b * plane, columns);
+    for (int b = 0; b < K; ++b) load_four<VECTOR>(taps[b], weight + b * plane, columns);
 #pragma unroll
     for (int m = 0; m < MEMBERS; ++m) {
       float window[WINDOW];
@@ -146,29 +152,24 @@ __global__ void __launch_bounds__(128) blocked_forward(const Blocked p) {
          row * p.out_width + column;
 #pragma unroll
   for (int m = 0; m < MEMBERS; ++m)
-    if (first + m < place.channels) store_four<ALIGNED>(y + m * plane, sums[m], columns);
+    if (first + m < place.channels) store_four<VECTOR>(y + m * plane, sums[m], columns);
 }
 
 // The taps through which output columns see the pixels `column * S + 0..3`: taps[b][q] is tap b of output column
 // `column + (q + PAD - b) / S` of a row, where that is whole and exists, else zero.
-template <int K, int S, bool ALIGNED, typename T>
+template <int K, int S, int VECTOR, typename T>
 DEVICE void load_transposed(float (&taps)[K][PIXELS], const T* row, int plane, int column, int width) {
   constexpr int PAD = K / 2;
 #pragma unroll
   for (int b = 0; b < K; ++b) {
     const T* from = row + b * plane;
-    if constexpr (ALIGNED && S == 1) {
+    if constexpr (VECTOR > 1 && S == 1) {
       float around[3 * PIXELS] = {};
 #pragma unroll
-      for (int v = 0; v < 3; ++v) {
-        const int at = column + PIXELS * (v - 1);
-        const bool needed = v == 1 || (v == 0 ? b > PAD : b < PAD);
-        if (needed && at >= 0 && at < width) {
-          float four[PIXELS];
-          load_floats<T, PIXELS>(four, from + PIXELS * (v - 1));
-#pragma unroll
-          for (int e = 0; e < PIXELS; ++e) around[PIXELS * v + e] = four[e];
-        }
+      for (int v = 0; v < 3 * PIXELS; v += VECTOR) {
+        const int first = PIXELS + PAD - b, at = column + v - PIXELS;
+        const bool needed = v + VECTOR > first && v < first + PIXELS;
+        if (needed && at >= 0 && at < width) load_part<VECTOR>(around, from - PIXELS, v);
       }
 #pragma unroll
       for (int q = 0; q < PIXELS; ++q) taps[b][q] = around[PIXELS + q + PAD - b];
@@ -186,7 +187,7 @@ DEVICE void load_transposed(float (&taps)[K][PIXELS], const T* row, int plane, i
 // [N, C, H, W] of gradient [N, C, Ho, Wo] and weight. block: COLUMNS / 4, rows, CHANNELS / 8.
 //
 // Predicted bound on an H200: memory in float32, 1.23 cycles, against about 100 thread-instructions, 0.78.
-template <typename T, int K, int S, int CHANNELS, int COLUMNS, bool ALIGNED>
+template <typename T, int K, int S, int CHANNELS, int COLUMNS, int VECTOR>
 __global__ void __launch_bounds__(128) blocked_input_gradient(const Blocked p) {
   typedef FloatTile<CHANNELS, COLUMNS / S, COLUMNS> Tile;
   constexpr int PAD = K / 2, STEP = PIXELS / S, WINDOW = ceil_div(STEP + (PIXELS - 1 + PAD) / S + 1, STEP) * STEP;
@@ -194,7 +195,7 @@ __global__ void __launch_bounds__(128) blocked_input_gradient(const Blocked p) {
   SHARED_MEMORY(float, image);
   const int plane = p.out_height * p.out_width, first_seen_row = (place.tile.row - PAD) >> (S - 1);
   const T* gradient = static_cast<const T*>(p.left) + (place.group * p.group_channels + place.first) * plane;
-  Tile::template fill<ALIGNED>(image, gradient, place.channels, (blockDim.y - 1 + 2 * PAD) / S + S, first_seen_row,
+  Tile::template fill<VECTOR>(image, gradient, place.channels, (blockDim.y - 1 + 2 * PAD) / S + S, first_seen_row,
                                place.tile.column / S, p.out_height, p.out_width);
   __syncthreads();
 
@@ -210,7 +211,7 @@ __global__ void __launch_bounds__(128) blocked_input_gradient(const Blocked p) {
     const int i = (row + PAD - a) / S;
     if (row + PAD < a || i >= p.out_height) continue;
     float taps[K][PIXELS];
-    load_transposed<K, S, ALIGNED>(taps, weight + a * K * plane + i * p.out_width, plane, column / S, p.out_width);
+    load_transposed<K, S, VECTOR>(taps, weight + a * K * plane + i * p.out_width, plane, column / S, p.out_width);
 #pragma unroll
     for (int m = 0; m < MEMBERS; ++m) {
       float window[WINDOW];
@@ -227,7 +228,7 @@ __global__ void __launch_bounds__(128) blocked_input_gradient(const Blocked p) {
               row * p.width + column;
 #pragma unroll
   for (int m = 0; m < MEMBERS; ++m)
-    if (first + m < place.channels) store_four<ALIGNED>(grad_x + m * image_plane, sums[m], columns);
+    if (first + m < place.channels) store_four<VECTOR>(grad_x + m * image_plane, sums[m], columns);
 }
 
 // [N, G, K, K, Ho, Wo] of gradient [N, C, Ho, Wo] and x [N, C, H, W], of groups of at most CHANNELS. A thread makes
@@ -235,14 +236,14 @@ __global__ void __launch_bounds__(128) blocked_input_gradient(const Blocked p) {
 //
 // Predicted bound on an H200: memory in float32. At 56x56 and K = 7 a tap's gradient takes 6.6 bytes, 0.40 cycles, and
 // 27 bytes of shared memory and 9 of L1, 0.29.
-template <typename T, int K, int S, int CHANNELS, int COLUMNS, bool ALIGNED>
+template <typename T, int K, int S, int CHANNELS, int COLUMNS, int VECTOR>
 __global__ void __launch_bounds__(128) blocked_weight_gradient(const Blocked p) {
   typedef FloatTile<CHANNELS, COLUMNS * S, COLUMNS> Tile;
   constexpr int PAD = K / 2, WINDOW = ceil_div(MARGIN - PAD + (PIXELS - 1) * S + K, 4) * 4;
   const ChunkPlace place = chunk_place(p, COLUMNS, CHANNELS);
   SHARED_MEMORY(float, image);
   const T* x = static_cast<const T*>(p.right) + place.group * p.group_channels * (p.height * p.width);
-  Tile::template fill<ALIGNED>(image, x, place.channels, (blockDim.y - 1) * S + K, place.tile.row * S - PAD,
+  Tile::template fill<VECTOR>(image, x, place.channels, (blockDim.y - 1) * S + K, place.tile.row * S - PAD,
                                place.tile.column * S, p.height, p.width);
   __syncthreads();
 
@@ -258,7 +259,7 @@ __global__ void __launch_bounds__(128) blocked_weight_gradient(const Blocked p) 
 #pragma unroll 4
     for (int channel = 0; channel < place.channels; ++channel) {
       float own[PIXELS], window[WINDOW];
-      load_four<ALIGNED>(own, gradient + channel * plane, columns);
+      load_four<VECTOR>(own, gradient + channel * plane, columns);
       load_window<4>(window, seen + a * Tile::ROW + channel * Tile::PITCH);
 #pragma unroll
       for (int b = 0; b < K; ++b)
@@ -267,6 +268,6 @@ __global__ void __launch_bounds__(128) blocked_weight_gradient(const Blocked p) 
           sums[b][q] = fmaf(own[q], window[MARGIN - PAD + q * S + b], sums[b][q]);
     }
 #pragma unroll
-    for (int b = 0; b < K; ++b) store_four<ALIGNED>(grad_weight + (a * K + b) * plane, sums[b], columns);
+    for (int b = 0; b < K; ++b) store_four<VECTOR>(grad_weight + (a * K + b) * plane, sums[b], columns);
   }
 }

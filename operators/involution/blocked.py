@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 
 from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div
@@ -84,11 +86,11 @@ def _launch(
     chunks = ceil_div(p.group_channels, channels)
     down, across = ceil_div(plane[0], rows), ceil_div(plane[1], columns)
     blocks = x[0] * weight[1] * chunks * down * across
-    aligned = "true" if x[3] % PIXELS == weight[5] % PIXELS == 0 else "false"
+    vector = gcd(gcd(x[3], weight[5]), PIXELS)
     row_values = channels * (seen_columns + 2 * MARGIN) + columns % 32
     computed = p.group_channels if name == "blocked_weight_gradient" else chunks * channels
     return SOURCE.launch(
-        f"{name}<{TYPE_NAMES[dtype]}, {p.kernel_size}, {p.stride}, {channels}, {columns}, {aligned}>",
+        f"{name}<{TYPE_NAMES[dtype]}, {p.kernel_size}, {p.stride}, {channels}, {columns}, {vector}>",
         grid=(blocks,),
         block=(columns // PIXELS, rows, halves),
         shared_bytes=seen_rows * row_values * ITEM_BYTES,

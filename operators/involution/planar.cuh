@@ -1,8 +1,8 @@
 // What the planar kernels are made of: rows of small maps in shared memory, and matrices that have taps along a band.
 //
 // Rows of a small map are neither whole vectors nor aligned: lanes take units of one or two pixels, of several rows at
-// once. Where a row begins in shared memory was chosen so that a warp's stores touch no bank twice, and
-// ldmatrix none (enumerated for kernel sizes 3 to 7 and every width).
+// once. How far apart rows and matrices lie was chosen so that a warp that puts taps in their places touches no bank
+// twice, and ldmatrix none (enumerated for kernel sizes 3 to 7 and every width).
 #pragma once
 #include "tile.cuh"
 

@@ -14,8 +14,9 @@ SOURCE = Source.beside(__file__, "planar.cu")
 CHANNELS = 16
 KERNEL_SIZES = (3, 5, 7)
 MOST_COLUMNS = 14
-MOST_ROWS = 14
-"""Of a block: what keeps its shared memory below 64 KiB."""
+MOST_ROWS, MOST_REACHED = 14, 26
+"""Rows of a block, and those that its taps reach where it takes several groups: what keeps its shared memory below
+64 KiB."""
 CHUNK, MARGIN = 136, 32
 """Values of 16 channels of eight columns, and of what lies around the taps; as in planar.cuh."""
 ITEM_BYTES = 2
@@ -54,7 +55,7 @@ class _Cut:
         *_, height, width = weight
         self.tiles = ceil_div(width, 8)
         self.unit = 2 - width % 2
-        self.together = max(MOST_ROWS // height, 1)
+        self.together = max(min(MOST_ROWS // height, MOST_REACHED // (height + p.kernel_size - 1)), 1)
         self.bands = ceil_div(height, MOST_ROWS)
         self.rows = ceil_div(height, self.bands)
         self.reached = self.rows + p.kernel_size - 1
