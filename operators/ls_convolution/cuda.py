@@ -137,7 +137,8 @@ def _bundle(p: Params, dtype: torch.dtype, x: torch.Size, groups: int) -> int:
     In float32 a value alone is an access worth having, and of 14 columns two are: memory bounds them as they are.
     """
     plane_bytes = x[2] * x[3] * dtype.itemsize
-    if dtype.itemsize != 2 or x[3] != SEGMENT or p.small_kernel_size != 3 or p.mapping != "interleaved":
+    suits = dtype.itemsize == 2 and x[3] == SEGMENT and p.small_kernel_size == 3 and p.mapping == "interleaved"
+    if not suits or not plane_bytes:
         return 0
     count = VECTOR_BYTES // math.gcd(plane_bytes, VECTOR_BYTES)
     planes = 3 * p.group_channels + 2 * p.small_kernel_size**2

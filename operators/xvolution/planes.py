@@ -57,7 +57,7 @@ def _launch(
 ) -> Launch | None:
     """One block for a head, one thread for a segment and a slice of its channels."""
     n, channels, height, width = x
-    if p.kernel_size**2 != TAPS or width not in (SEGMENT, 2 * SEGMENT):
+    if p.kernel_size**2 != TAPS or width not in (SEGMENT, 2 * SEGMENT) or not x.numel():
         return None
     head_width, plane = channels // p.heads, height * width
     slices = _slices(head_width)
@@ -71,7 +71,7 @@ def _launch(
     return SOURCE.launch(
         f"{name}<{TYPE_NAMES[dtype]}, {width // SEGMENT}>",
         grid=grid,
-        block=(max(threads, WARP),),
+        block=(threads,),
         shared_bytes=shared_bytes,
         scalars=(n, p.heads, head_width, slices, height, scale),
         operations=Operations(outputs=x.numel(), multiply_adds=products * TAPS * x.numel()),

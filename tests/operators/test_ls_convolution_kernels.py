@@ -128,6 +128,7 @@ def test_the_kernels_without_bugs_pass(mutant: Callable[..., Any]) -> None:
         assert not shipped.failures(params, shape)
     for *_, params, shape in BUGS_ON_PLANES.values():
         assert not shipped.failures(params, shape, "float16")
+    assert not shipped.failures(*BUNDLES, "float16", sanitize=True)
 
 
 def test_rows_read_beyond_the_image_are_seen(mutant: Callable[..., Any]) -> None:
@@ -202,6 +203,26 @@ def test_images_that_overflow_a_grid_continue_along_its_third_axis(monkeypatch: 
     with on_cpu():
         y = cuda.CUDA(Params(), x, weight)
     torch.testing.assert_close(y, small_kernel_aggregation(Params(), x, weight))
+
+
+def test_images_on_planes_that_overflow_a_grid_continue_along_its_third_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "MAX_GRID_Y", 2)
+    x, weight = torch.randn(5, 32, 2, 7).half(), torch.randn(5, 4, 3, 3, 2, 7).half()
+    with on_cpu() as launched:
+        y = cuda.CUDA(Params(), x, weight)
+    assert launched == ["aggregate_planes<float16>"]
+    torch.testing.assert_close(y, small_kernel_aggregation(Params(), x, weight), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("height", [0, 7])
+def test_nothing_is_asked_of_images_without_pixels(height: int) -> None:
+    x, weight = (
+        torch.randn(1 - height // 7, 64, height, 7).half(),
+        torch.randn(1 - height // 7, 8, 3, 3, height, 7).half(),
+    )
+    with on_cpu():
+        y = cuda.CUDA(Params(), x, weight)
+    assert y.shape == x.shape
 
 
 def test_images_beyond_31_bits_are_refused() -> None:

@@ -231,6 +231,23 @@ def test_an_infinite_value_reaches_the_windows_it_is_in_and_no_others(size: int,
     assert not bool(expected.all())
 
 
+def test_images_on_planes_that_overflow_a_grid_continue_along_its_third_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "MAX_GRID_Y", 2)
+    tensors = torch.randn(3, 5, 32, 2, 7).half().unbind()
+    with on_cpu() as launched:
+        y = cuda.CUDA(Params(heads=2), *tensors)
+    assert launched == ["attend_planes<float16, 1>"]
+    torch.testing.assert_close(y, xvolution(Params(heads=2), *tensors), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("height", [0, 7])
+def test_nothing_is_asked_of_images_without_pixels(height: int) -> None:
+    nothing = torch.randn(2 if height == 0 else 0, 32, height, 7).half()
+    with on_cpu():
+        y = cuda.CUDA(Params(heads=2), nothing, nothing, nothing)
+    assert y.shape == nothing.shape
+
+
 @pytest.mark.parametrize("params", [Params(heads=2), Params(heads=2, kernel_size=9), Params(form="A")], ids=str)
 def test_images_that_overflow_a_grid_continue_along_its_third_axis(
     params: Params, monkeypatch: pytest.MonkeyPatch
