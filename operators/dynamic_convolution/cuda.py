@@ -104,7 +104,12 @@ CUDA = CudaCore(
     backward=backward,
     work=_work,
     cases=(
-        (Params(out_channels=72, bias=True), Nchw(3, 16, 6, 8)),  # 16-byte loads of filters; two tiles of outputs
+        (
+            Params(out_channels=72, bias=True),
+            Nchw(3, 16, 6, 8),
+        ),  # four images of a block; in float32 vectors of filters
+        (Params(out_channels=32, experts=3), Nchw(1, 16, 14, 32)),  # two bands of an image; experts counted as they run
+        (Params(stride=2, out_channels=72), Nchw(3, 16, 6, 8)),  # 16-byte loads of filters; two tiles of outputs
         (Params(kernel_size=1, padding=0, out_channels=70), Nchw(5, 72, 9, 16)),  # vectors of pixels; images in twos
         (Params(kernel_size=1, padding=0, out_channels=16, experts=6), Nchw(2, 8, 14, 14)),  # of 8 bytes in 16 bits
         (Params(out_channels=16, kernel_size=3, stride=3, dilation=2, groups=2), Nchw(2, 16, 11, 10)),

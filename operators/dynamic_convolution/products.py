@@ -9,6 +9,7 @@ import torch
 from opbench.cuda import TYPE_NAMES, Launch, Source, ceil_div, kernel, tiles
 from opbench.cuda.views import backward_view, flipped_view, forward_view
 
+from . import bands
 from .reference import Params
 
 SOURCE = Source.beside(__file__)
@@ -19,8 +20,6 @@ TILES = 3
 """Tiles of a block, which share the experts' filters; a fourth would ask for more shared memory than some GPUs have."""
 AT_ONCE = 4
 """Experts whose gradients a block of `weigh` keeps, all but one in registers."""
-USUAL = 4
-"""Experts that kernels are made for, the paper's number; for others the same kernels count them as they run."""
 SMALL = 15
 """Taps per side up to which windows are gathered the quicker way."""
 BLOCKS = 264
@@ -38,6 +37,10 @@ def convolve(
     y: torch.Size,
 ) -> Launch:
     """[N, C, H, W], [K, O, C/g, k, k], [K, O] or none, [N, K] -> [N, O, Ho, Wo]."""
+    view = forward_view(p.window, p.window, *x[2:])
+    banded = bands.plan(p, "forward", dtype, x=x, y=y, view=view)
+    if banded is not None:
+        return banded
     pixels, depth = y[2:].numel(), weight[2:].numel()
     positions = tiles.four_or_one(pixels) if is_pointwise(p) else _gathered(p)
     return _launch(
@@ -47,7 +50,7 @@ def convolve(
         weight,
         extents=(weight[1] // p.groups, pixels, depth),
         vectors=(tiles.whole_vector(dtype, depth), positions),
-        view=forward_view(p.window, p.window, *x[2:]),
+        view=view,
         result=y,
     )
 
@@ -73,6 +76,10 @@ def convolve_back(
             residues=p.stride**2,
             more=(gx[2], gx[3], p.stride, p.stride // math.gcd(p.stride, p.dilation)),
         )
+    view = flipped_view(p.window, p.window, *gx[2:])
+    banded = bands.plan(p, "input_gradient", dtype, x=go, y=gx, view=view)
+    if banded is not None:
+        return banded
     pixels = gx[2:].numel()
     pointwise = tiles.whole_vector(dtype, channels), tiles.four_or_one(pixels)
     return _launch(
@@ -82,7 +89,7 @@ def convolve_back(
         weight,
         extents=(channels, pixels, outputs * p.kernel_size**2),
         vectors=pointwise if is_pointwise(p) else (1, _gathered(p)),
-        view=flipped_view(p.window, p.window, *gx[2:]),
+        view=view,
         result=gx,
     )
 
@@ -160,7 +167,7 @@ def _launch(
     """A launch whose blocks work on several images: for each a product of so many rows, columns and terms."""
     rows, columns, depth = extents
     # Large windows leave no registers for more experts at a time.
-    usual = USUAL if p.experts == USUAL and vectors[-1] >= 0 else 0
+    usual = bands.USUAL if p.experts == bands.USUAL and vectors[-1] >= 0 else 0
     number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), TILES)
     launch = tiles.blocks(dtype, TILE, number * TILES, depth, result.numel())
     launch |= {"grid": (number,), "block": (2 * TILE[0], TILES), "shared_bytes": launch["shared_bytes"] * TILES}

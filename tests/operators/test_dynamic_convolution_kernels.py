@@ -88,6 +88,38 @@ def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
     assert any(changed.failures(params, shape, order=order) for order in ORDERS)
 
 
+DILATED = Params(out_channels=32, experts=3, dilation=2), Nchw(1, 32, 14, 32)
+SMALL = Params(out_channels=36, bias=True), Nchw(5, 16, 5, 4)
+
+BAND_BUGS = {
+    "filters are multiplied before all are mixed": ("left_group);\n    __syncthreads();", "left_group);", *DILATED),
+    "pixels overwrite those that are multiplied": ("    __syncthreads();  // The", "    // The", *DILATED),
+    "every band begins with the image": ("first_row = max(view.top", "first_row = 0 * max(view.top", *DILATED),
+    "columns beyond a row are those of the next": ("outside |= 8u << i;", "outside |= 0u << i;", *DILATED),
+    "the last pieces are left out": ("if (left_group < Own::GROUPS)", "if (left_group < 0)", *DILATED),
+    "images of a block have the first one's filters": (
+        "to[i] + shift] = from_float<T>(sums[image][i])",
+        "to[i] + shift] = from_float<T>(sums[0][i])",
+        *SMALL,
+    ),
+    "an image beyond the last is loaded": ("if (pixel >= count || image >= of.images) continue;", "", *SMALL),
+}
+
+
+@pytest.mark.parametrize("bug", BAND_BUGS)
+def test_planted_bugs_are_seen_where_pixels_are_kept(bug: str, mutant: Callable[..., Any]) -> None:
+    old, new, params, shape = BAND_BUGS[bug]
+    changed = mutant("dynamic_convolution", "bands.cu", old, new)
+    sanitize = "beyond" in bug
+    assert any(changed.failures(params, shape, "float16", order=order, sanitize=sanitize) for order in ORDERS)
+
+
+def test_kept_pixels_without_bugs_pass(mutant: Callable[..., Any]) -> None:
+    shipped = mutant("dynamic_convolution", "bands.cu", "struct Extents", "struct Extents")
+    for params, shape in (DILATED, SMALL):
+        assert not shipped.failures(params, shape, "float16")
+
+
 def test_the_kernels_without_bugs_pass(mutant: Callable[..., Any]) -> None:
     shipped = mutant("dynamic_convolution", "kernel.cu", "struct Experts", "struct Experts")
     for *_, params, shape in BUGS.values():
@@ -171,7 +203,11 @@ def test_the_kernel_is_chosen_by_filters_and_alignment() -> None:
         return str(launch.kernel)
 
     pointwise = Params(kernel_size=1, padding=0)
-    assert names(Params(), Nchw(32, 64, 56, 56)) == names(Params(), Nchw(1, 512, 7, 7)) == "forward<float16, 4, 8, 0>"
+    assert names(Params(), Nchw(32, 64, 56, 56)) == names(Params(), Nchw(1, 64, 14, 14)) == "forward<float16, 4, 1>"
+    assert names(Params(), Nchw(1, 512, 7, 7)) == "forward<float16, 4, 4>"
+    # Rows so wide that those of a window exceed the shared memory, and strides: windows are gathered.
+    assert names(Params(), Nchw(1, 16, 9, 512)) == "forward<float16, 4, 8, 0>"
+    assert names(Params(stride=2), Nchw(32, 128, 28, 28)) == "forward<float16, 4, 8, 0>"
     assert names(Params(experts=8), Nchw(1, 5, 7, 7)) == "forward<float16, 0, 1, 0>"
     assert names(pointwise, Nchw(2, 64, 14, 14)) == names(pointwise, Nchw(8, 64, 56, 56)) == "forward<float16, 4, 8, 4>"
     assert names(pointwise, Nchw(2, 64, 7, 7)) == "forward<float16, 4, 8, 1>"
