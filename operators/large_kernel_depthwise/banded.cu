@@ -10,7 +10,7 @@
 // accesses need: the band's offset makes up for it. The filter is kept twice, moved by one value against each other, so
 // that every pair of neighbours is one aligned word. Columns outside the image are not multiplied where a block has
 // whole rows.
-#include "stacks.cuh"
+#include "bands.cuh"
 
 struct Banded {
   const void* x;       // [N, C, H, W]
@@ -37,29 +37,7 @@ DEVICE void lay_out_filter(T* to, const T* weight, int kernel, int rows, int off
   }
 }
 
-// Rows of STACKS images, from one to the next so many values further in global and in shared memory.
-struct Apart {
-  long long image;
-  int held;
-};
-
-// Two lanes share a row and take every other vector of it; `from` and `to` are where a lane's first one is. Begins to
-// copy `columns[c]` values of image c to where there is room for ROOM, which become zeros beyond those.
-template <typename T, int BYTES, int ROOM, int STACKS>
-DEVICE void copy_rows(T* to, const T* from, const Apart& apart, const int (&columns)[STACKS], int room) {
-  constexpr int COUNT = BYTES / static_cast<int>(sizeof(T));
-#pragma unroll
-  for (int c = 0; c < STACKS; ++c, to += apart.held, from += apart.image)
-#pragma unroll(BYTES == 2 ? 4 : ROOM)
-    for (int column = 0; column < ROOM; column += 2 * COUNT)
-      if constexpr (BYTES == 2) {
-        if (column < min(columns[c], room)) store_vector<T, 1>(to + column, load_vector<T, 1>(from + column));
-      } else {
-        if (column < room) copy_async<BYTES>(to + column, from + column, column < columns[c]);
-      }
-}
-
-// The same from shared to global memory, the rows of outputs SHARED values apart.
+// Stores `columns[c]` values of image c, each row two lanes' again; the rows of outputs SHARED values apart.
 template <typename T, int BYTES, int COLUMNS, int SHARED, int STACKS>
 DEVICE void store_rows(T* to, const T* from, const Apart& apart, const int (&columns)[STACKS]) {
   constexpr int COUNT = BYTES / static_cast<int>(sizeof(T));
@@ -169,21 +147,21 @@ __global__ void __launch_bounds__(256, TILES < 7 ? 3 : 2) convolve_banded(const 
     wait_for_copies<0>();
     __syncthreads();  // The unit is there, and the one before no longer needed.
     if (next < p.units) {
-      int existing[STACKS];
+      bool exists[STACKS];
 #pragma unroll
-      for (int c = 0; c < STACKS; ++c) existing[c] = image + c * p.images < p.batch ? seen : 0;
+      for (int c = 0; c < STACKS; ++c) exists[c] = image + c * p.images < p.batch;
       const T* source = from;
       T* target = to + buffer;
 #pragma unroll 1
       for (int line = first_row + row; line < end; line += blockDim.x / 2) {
         if (p.access == 16)
-          copy_rows<T, 16, 8 * STEPS>(target, source, apart, existing, room);
+          copy_rows<T, 16, 8 * STEPS>(target, source, apart, exists, seen, room);
         else if (p.access == 8)
-          copy_rows<T, 8, 8 * STEPS>(target, source, apart, existing, room);
+          copy_rows<T, 8, 8 * STEPS>(target, source, apart, exists, seen, room);
         else if (p.access == 4)
-          copy_rows<T, 4, 8 * STEPS>(target, source, apart, existing, room);
+          copy_rows<T, 4, 8 * STEPS>(target, source, apart, exists, seen, room);
         else
-          copy_rows<T, 2, 8 * STEPS>(target, source, apart, existing, room);
+          copy_rows<T, 2, 8 * STEPS>(target, source, apart, exists, seen, room);
         source += blockDim.x / 2 * p.width, target += blockDim.x / 2 * STRIDE;
       }
     }

@@ -73,8 +73,20 @@ BUGS = {
         *(SEVEN, STACKED, "float16"),
     ),
     "the next diagonal is summed": (
-        *("banded_gradient.cu", "+ 8 * h + b + offset", "+ 8 * h + b + offset + 1"),
+        *("banded_gradient.cu", "+ offset - 8 * FIRST;", "+ offset - 8 * FIRST + 1;"),
         *(SEVEN, Nchw(1, 1, 5, 8), "float16"),
+    ),
+    "a diagonal is followed beyond its tile": (
+        *("banded_gradient.cu", "end = min(16, 8 * USED - first_column);", "end = 16;"),
+        *(Params(kernel_size=17), Nchw(2, 1, 7, 14), "float16"),
+    ),
+    "the right half of the last tile is taken": (
+        *("banded_gradient.cu", "- gradient_column) * 2 + (TILES", "- gradient_column - 8) * 2 + (TILES"),
+        *(Params(kernel_size=5), Nchw(1, 1, 17, 56), "bfloat16"),
+    ),
+    "a warp's rows of the filter are all its first": (
+        *("banded_gradient.cu", "row + (r * STRIDE + s * 16)", "row + (s * 16)"),
+        *(SEVEN, STACKED, "float16"),
     ),
     "a thread's last row of outputs misses a row of taps": (
         *("short.cu", "step < STRIP + K - 1;", "step < STRIP + K - 2;"),
@@ -193,25 +205,31 @@ def test_the_gradient_of_the_input_is_the_convolution_with_the_filter_turned(dty
     assert torch.equal(grad_x, turned)
 
 
-def summed(module: Any, p: Params, dtype: torch.dtype, splits: int) -> Tensor:
-    """[C, k * k + 1]: sums over 9 images of 56x6 by a module's kernels, from so many parts; 0 for one to each unit."""
-    x, _, gradient = made(p, Nchw(9, 2, 56, 6), dtype)
+TALL, WIDE = Nchw(9, 2, 56, 6), Nchw(2, 2, 9, 130)
+
+
+def summed(module: Any, p: Params, dtype: torch.dtype, splits: int, shape: Nchw = TALL) -> Tensor:
+    """[C, k * k + 1]: sums over images by a module's kernels, from so many parts; 0 for one to each unit."""
+    x, _, gradient = made(p, shape, dtype)
     parts = torch.full((splits or module._splits(p, dtype, x.shape), 2, p.kernel_size**2 + 1), torch.nan)
     with on_cpu():
         module.weight_parts(p, gradient, x, parts)
     return parts.double().sum(0)
 
 
+@pytest.mark.parametrize("shape", [TALL, WIDE], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kernel_size", [7, 17])
-def test_parts_of_a_weight_gradient_add_up_whatever_their_number(kernel_size: int, dtype: torch.dtype) -> None:
+def test_parts_of_a_weight_gradient_add_up_whatever_their_number(
+    kernel_size: int, dtype: torch.dtype, shape: Nchw
+) -> None:
     p = Params(kernel_size=kernel_size)
-    assert cuda._splits(p, dtype, torch.Size((9, 2, 56, 6))) > 1
-    each = summed(cuda, p, dtype, 0)
-    _, _, gradient = made(p, Nchw(9, 2, 56, 6), dtype)
+    assert cuda._splits(p, dtype, torch.Size(shape)) > 1
+    each = summed(cuda, p, dtype, 0, shape)
+    _, _, gradient = made(p, shape, dtype)
     torch.testing.assert_close(each[:, -1], gradient.double().sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
     for splits in (1, 2):
-        torch.testing.assert_close(summed(cuda, p, dtype, splits), each, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(summed(cuda, p, dtype, splits, shape), each, rtol=1e-5, atol=1e-4)
 
 
 AGAIN = "__syncthreads();  // The unit before is no longer needed."
@@ -219,23 +237,48 @@ HERE = "__syncthreads();  // The unit is there, and the one before no longer nee
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "first", "kernel_size", "dtype"),
+    ("file", "line", "guard", "kernel_size", "dtype", "shape"),
     [
-        ("blocked_gradient.cu", AGAIN, "unit == split", 9, torch.float32),
-        ("banded_gradient.cu", "clear(zeros, (1", "unit == split", 7, torch.float16),
-        ("short_gradient.cu", HERE, "next <= split + u.splits", 7, torch.float32),
+        ("blocked_gradient.cu", AGAIN, "unit == split", 9, torch.float32, TALL),
+        ("banded_gradient.cu", "clear(buffers + buffer, length);", "false", 7, torch.float16, WIDE),
+        ("banded_gradient.cu", HERE, "next <= split + p.splits", 7, torch.bfloat16, Nchw(9, 2, 56, 20)),
+        ("short_gradient.cu", HERE, "next <= split + u.splits", 7, torch.float32, TALL),
     ],
-    ids=["no barrier", "no zeros", "no barrier in turns"],
+    ids=["no barrier", "no zeros", "16 bits in turns", "float32 in turns"],
 )
 def test_a_unit_that_disturbs_another_is_seen(
-    file: str, line: str, first: str, kernel_size: int, dtype: torch.dtype, mutant: Callable[..., Any]
+    file: str, line: str, guard: str, kernel_size: int, dtype: torch.dtype, shape: Nchw, mutant: Callable[..., Any]
 ) -> None:
     """Without the barrier the next unit comes too early; without zeros it sees what the one before has left."""
-    changed = mutant("large_kernel_depthwise", file, line, f"if ({first}) " + line)
+    changed = mutant("large_kernel_depthwise", file, line, f"if ({guard}) " + line)
     core: Any = changed.registry.load(changed.name).implementations["cuda"].core
     module, p = sys.modules[core.forward.__module__], Params(kernel_size=kernel_size)
-    torch.testing.assert_close(summed(module, p, dtype, 0), summed(cuda, p, dtype, 0), rtol=0, atol=0)
-    assert not torch.allclose(summed(module, p, dtype, 1), summed(cuda, p, dtype, 1), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(summed(module, p, dtype, 0, shape), summed(cuda, p, dtype, 0, shape), rtol=0, atol=0)
+    assert not torch.allclose(
+        summed(module, p, dtype, 1, shape), summed(cuda, p, dtype, 1, shape), rtol=1e-5, atol=1e-4
+    )
+
+
+def test_what_is_left_of_a_batch_adds_nothing_of_another_unit(
+    monkeypatch: pytest.MonkeyPatch, mutant: Callable[..., Any]
+) -> None:
+    shape = Nchw(40, 2, 7, 7)
+    expected = summed(cuda, SEVEN, torch.float16, 0, shape)
+
+    def in_large_units(module: Any) -> Tensor:
+        monkeypatch.setattr(module.banded, "busiest", lambda blocks, warps, turns, setup, **_: setup**2)
+        module.banded._gradient_in_turns.cache_clear()
+        stack, _ = module.banded._gradient_in_turns(SEVEN, torch.Size(shape))
+        assert stack.units == 2
+        sums = summed(module, SEVEN, torch.float16, 1, shape)
+        monkeypatch.undo()
+        module.banded._gradient_in_turns.cache_clear()
+        return sums
+
+    torch.testing.assert_close(in_large_units(cuda), expected, rtol=1e-5, atol=1e-4)
+    changed = mutant("large_kernel_depthwise", "bands.cuh", "zero_vector<T, 1>()", "Vector<T, 1>{{0x3c00}}")
+    core: Any = changed.registry.load(changed.name).implementations["cuda"].core
+    assert not torch.allclose(in_large_units(sys.modules[core.forward.__module__]), expected, rtol=1e-5, atol=1e-4)
 
 
 def in_turns(module: Any, monkeypatch: pytest.MonkeyPatch, shape: Nchw, dtype: torch.dtype) -> Tensor:
