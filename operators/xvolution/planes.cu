@@ -127,19 +127,27 @@ __global__ void __launch_bounds__(MAX_THREADS) attend_planes(const Attention p) 
   float affinities[TAPS][SEGMENT];
   find_affinities<PER_ROW>(affinities, own(query), around(key), place.share);
   add_slices(affinities, p.shape);
-  // Of the query a thread has read what it now writes, and no other has.
+  __syncthreads();
+  // Nobody reads the query any more: the result takes its place.
   weigh_members<PER_ROW>(own(query), around(value), affinities, place.share, place.exists);
   __syncthreads();
   copy_out(static_cast<T*>(p.y) + place.head, shared + query, place.values);
 }
 
-// Keeps affinities, [TAPS, H, W], for `load_turned`.
+// Keeps affinities, [TAPS, H, W].
 DEVICE void keep_affinities(float* kept, const float (&affinities)[TAPS][SEGMENT], const Place& place) {
   if (!place.exists || place.slice) return;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap)
 #pragma unroll
     for (int i = 0; i < SEGMENT; ++i) kept[tap * place.plane + place.number * SEGMENT + i] = affinities[tap][i];
+}
+
+DEVICE void load_affinities(float (&affinities)[TAPS][SEGMENT], const float* kept, const Place& place) {
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap)
+#pragma unroll
+    for (int i = 0; i < SEGMENT; ++i) affinities[tap][i] = kept[tap * place.plane + place.number * SEGMENT + i];
 }
 
 // Loads for each pixel of a segment the affinities that others have to it, zeros for those beyond the image.
@@ -164,9 +172,9 @@ DEVICE void load_turned(float (&affinities)[TAPS][SEGMENT], const float* kept, c
 // All three gradients. With the roles as in attention.cu, that of the key has the affinities of that of the query,
 // turned round: of the gradient to the values, which are found once and go through shared memory.
 //
-// Predicted bound on an H200, for an element of x: instructions, 1.09 cycles, where memory takes 0.85; shared memory is
-// busy for 1.02 on 14 x 14 with heads of 32 channels, 1.09 on 7 x 7 with heads of 64. There in float32: memory, 1.70
-// cycles; shared memory is busy for 1.47, and instructions issue in 0.95.
+// Predicted bound on an H200, for an element of x: instructions, 1.11 cycles, where memory takes 0.85; shared memory is
+// busy for 1.06 on 14 x 14 with heads of 32 channels, 1.13 on 7 x 7 with heads of 64. There in float32: memory, 1.70
+// cycles; shared memory is busy for 1.51, and instructions issue in 0.97.
 template <typename T, int PER_ROW>
 __global__ void __launch_bounds__(MAX_THREADS, 2) attend_planes_backward(const AttentionGradients p) {
   const Place place = place_of<PER_ROW>(p.shape);
@@ -185,36 +193,37 @@ __global__ void __launch_bounds__(MAX_THREADS, 2) attend_planes_backward(const A
     return window_at<PER_ROW>(shared, tensor + place.first, place.number, place.number / PER_ROW, p.shape.height,
                               place.step);
   };
-  float affinities[TAPS][SEGMENT];
+  float affinities[TAPS][SEGMENT], others[TAPS][SEGMENT];
   find_affinities<PER_ROW>(affinities, own(gradient), around(value), place.share);
   add_slices(affinities, p.shape);
   keep_affinities(kept, affinities, place);
   __syncthreads();
-  // Nobody reads the value any more: the gradient of the query takes its place.
-  weigh_members<PER_ROW>(own(value), around(key), affinities, place.share, place.exists);
-  __syncthreads();
 
-  float turned[TAPS][SEGMENT];
-  load_turned<PER_ROW>(turned, kept, reinterpret_cast<const float*>(shared) + 1, place, p.shape.height);
+  // Gradients take the places of what nobody reads any more: that of the key of the value,
+  load_turned<PER_ROW>(affinities, kept, reinterpret_cast<const float*>(shared) + 1, place, p.shape.height);
 #pragma unroll
-  for (int i = 0; i < TAPS * SEGMENT; ++i) affinities[i / SEGMENT][i % SEGMENT] = 0;
-  Run<T> keys = own(key), grad_keys = keys;
+  for (int i = 0; i < TAPS * SEGMENT; ++i) others[i / SEGMENT][i % SEGMENT] = 0;
+  Run<T> keys = own(key), grad_keys = own(value);
   Window<PER_ROW, T> queries = around(query);
 #pragma unroll 1
   for (int member = 0; member < place.share; ++member) {
     float pixels[SEGMENT], rows[3][SEGMENT + 2];
     load_run(pixels, keys);
     load_window(rows, queries);
-    correlate<3>(affinities, pixels, rows);
-    weigh<3>(pixels, turned, rows);
-    // Of the key only this thread reads these pixels now.
+    correlate<3>(others, pixels, rows);
+    weigh<3>(pixels, affinities, rows);
     if (place.exists) store_run(grad_keys, pixels);
   }
-  add_slices(affinities, p.shape);
+  add_slices(others, p.shape);
   __syncthreads();
-  weigh_members<PER_ROW>(own(query), around(gradient), affinities, place.share, place.exists);
+  // that of the query its own,
+  load_affinities(affinities, kept, place);
+  weigh_members<PER_ROW>(own(query), around(key), affinities, place.share, place.exists);
   __syncthreads();
-  copy_out(static_cast<T*>(p.grad_query) + place.head, shared + value, place.values);
-  copy_out(static_cast<T*>(p.grad_key) + place.head, shared + key, place.values);
-  copy_out(static_cast<T*>(p.grad_value) + place.head, shared + query, place.values);
+  // and that of the value of the key.
+  weigh_members<PER_ROW>(own(key), around(gradient), others, place.share, place.exists);
+  __syncthreads();
+  copy_out(static_cast<T*>(p.grad_query) + place.head, shared + query, place.values);
+  copy_out(static_cast<T*>(p.grad_key) + place.head, shared + value, place.values);
+  copy_out(static_cast<T*>(p.grad_value) + place.head, shared + key, place.values);
 }
