@@ -151,18 +151,19 @@ __global__ void __launch_bounds__(2 * M, RESIDENT<M, N, FILTERS>) forward(const 
   store_listed(product, y + row * pixels, share, at.outputs - row, pixels);
 }
 
-struct PointwiseInputGradient {
-  const void* gradient;  // [N, G * outputs, H, W]
-  const void* filters;   // [N, regions, G * outputs, channels]
+struct TapGradients {
+  const void* gradient;  // [N, G * outputs, Ho, Wo]
+  const void* filters;   // [N, regions, G * outputs, channels * k * k]
   const int* places;
-  void* result;          // [N, G * channels, H, W]
-  Geometry at;
+  void* result;          // [N, G * channels * k * k, Ho, Wo]
+  Geometry at;           // its channels are channels * k * k, and its view has one tap
   int shares;
 };
 
-// The same backwards where each output sees just its own position: rows are channels, k outputs.
-template <typename T, int M, int N, int FILTERS>
-__global__ void __launch_bounds__(2 * M, RESIDENT<M, N, FILTERS>) pointwise_input_gradient(const PointwiseInputGradient p) {
+// The same backwards, to what each output sees through each of its taps: rows are taps of channels, k outputs. Where
+// each output sees just its own position, that is the input's gradient.
+template <typename T, typename Result, int M, int N, int FILTERS>
+__global__ void __launch_bounds__(2 * M, RESIDENT<M, N, FILTERS>) tap_gradients(const TapGradients p) {
   typedef Product<T, M, N> Block;
   SHARED_MEMORY(T, shared);
   const Geometry& at = p.at;
@@ -178,104 +179,8 @@ __global__ void __launch_bounds__(2 * M, RESIDENT<M, N, FILTERS>) pointwise_inpu
   product.clear();
   product.add(Matrix<T, FILTERS, false>{weight, at.channels - row, at.outputs, at.channels},
               ListedPixels<T, false>{gradient, pixels, at.outputs, share.pixels, share.count}, 0, at.outputs, shared);
-  T* result =
-      static_cast<T*>(p.result) + (static_cast<long long>(tile.rest) * at.groups + tile.group) * at.channels * pixels;
-  store_listed(product, result + row * pixels, share, at.channels - row, pixels);
-}
-
-// What positions see through one tap, as far as the pixel seen belongs to one region; lines are positions.
-template <typename T>
-struct PixelsOfRegion : Windows<T, false> {
-  const int* of_pixel;
-  int region;
-
-  MEMBER Corner<T> line(int i) const {
-    const Corner<T> corner = Windows<T, false>::line(i);
-    return region_at(corner) == region ? corner : Corner<T>{Windows<T, false>::images, OUTSIDE, OUTSIDE};
-  }
-  // The region of the pixel seen, -1 outside the image.
-  MEMBER int region_at(const Corner<T>& corner) const {
-    const View& view = Windows<T, false>::view;
-    const bool inside = static_cast<unsigned>(corner.row) < static_cast<unsigned>(view.height) &&
-                        static_cast<unsigned>(corner.column) < static_cast<unsigned>(view.width);
-    return inside ? of_pixel[corner.row * view.width + corner.column] : -1;
-  }
-};
-
-// One tap of filters [outputs, channels, taps]: lines are channels, k outputs.
-template <typename T>
-struct FiltersOfTap {
-  static constexpr bool ALONG_K = false, COPIED = false;
-  static constexpr int VECTOR = 1;
-  typedef int Line;   // offset, -1 beyond the channels
-  typedef int Depth;  // offset, -1 beyond the outputs
-
-  const T* filters;
-  int outputs, channels, taps;
-  int first;  // channel of the tile's first line
-
-  MEMBER Line line(int i) const { return first + i < channels ? (first + i) * taps : -1; }
-  MEMBER Depth depth(int k) const { return k < outputs ? k * channels * taps : -1; }
-  MEMBER Vector<T, 1> load(Line line, Depth depth) const {
-    return (line | depth) >= 0 ? load_vector<T, 1>(filters + line + depth) : zero_vector<T, 1>();
-  }
-};
-
-struct InputGradient {
-  const void* gradient;  // [N, G * outputs, Ho, Wo]
-  const void* filters;   // [N, regions, G * outputs, channels, k, k]
-  const int* places;
-  void* result;          // [N, G * channels, H, W]
-  Geometry at;           // its view: of every stride-th pixel of the input into the outputs
-  int height, width, stride, every, images;
-};
-
-// Rows are channels, columns pixels of one residue modulo the stride in each direction, which the same taps reach. For
-// each such tap, and each region that a pixel of the tile is seen from through it, k goes over the outputs; the pixels
-// that another region's filters reach count as zero.
-template <typename T, int M, int N>
-__global__ void __launch_bounds__(2 * M, 128 / M) input_gradient(const InputGradient p) {
-  typedef Product<T, M, N> Block;
-  static_assert(N <= Block::THREADS, "a thread looks at one column");
-  SHARED_MEMORY(T, shared);
-  const Geometry& at = p.at;
-  const int positions = at.view.positions.by, pixels = at.view.height * at.view.width;
-  const Tile tile = Tile::at(blockIdx.x, (at.channels + M - 1) / M, (positions + N - 1) / N, at.groups);
-  const int image = tile.rest % p.images, residue = tile.rest / p.images;
-  const int residue_y = residue / p.stride, residue_x = residue - residue_y * p.stride;
-  const int row = tile.row * M, column = tile.column * N, kernel = at.view.taps_across.by, taps = at.view.taps.by;
-  const Reach rows = reach(residue_y, kernel, p.stride, at.view.top, at.view.down, p.every);
-  const Reach columns = reach(residue_x, kernel, p.stride, at.view.left, at.view.across, p.every);
-  const int* of_pixel = Regions::of_image(p.places, image, pixels, at.regions).of_pixel;
-  const T* gradient = planes_of<T>(p.gradient, image, at.groups, tile.group, at.outputs, pixels);
-  View view = at.view;
-  view.taps = view.taps_across = Divisor::of(1);
-  Block product;
-  product.clear();
-  for (int i = 0; i < rows.taps * columns.taps; ++i) {
-    const int a = i / columns.taps, b = i - a * columns.taps;
-    view.top = rows.from + a * rows.step, view.left = columns.from + b * columns.step;
-    const int tap = (rows.first + a * p.every) * kernel + columns.first + b * p.every;
-    PixelsOfRegion<T> seen{{view, gradient, 0, positions, at.outputs, column}, of_pixel, 0};
-    const int own = threadIdx.x < N ? seen.region_at(seen.corner(column + threadIdx.x)) : -1;
-    for (seen.region = 0; seen.region < at.regions; ++seen.region) {
-      if (!__syncthreads_or(own == seen.region)) continue;
-      const T* weight = filters_of<T>(p.filters, at, image, seen.region, tile.group) + tap;
-      product.add(FiltersOfTap<T>{weight, at.outputs, at.channels, taps, row}, seen, 0, at.outputs, shared);
-    }
-  }
-  const int plane = p.height * p.width;
-  T* result = static_cast<T*>(p.result) + (static_cast<long long>(image) * at.groups + tile.group) * at.channels * plane;
-  product.each([&](int i, int j, const float(&sums)[Block::RUN]) {
-    if (row + i >= at.channels) return;
-#pragma unroll
-    for (int e = 0; e < Block::RUN; ++e) {
-      const int position = column + j + e, y = at.view.columns.quotient(position);
-      const int h = residue_y + y * p.stride, w = residue_x + (position - y * at.view.columns.by) * p.stride;
-      if (position < positions && h < p.height && w < p.width)
-        result[(row + i) * plane + h * p.width + w] = from_float<T>(sums[e]);
-    }
-  });
+  const long long first = (static_cast<long long>(tile.rest) * at.groups + tile.group) * at.channels + row;
+  store_listed(product, static_cast<Result*>(p.result) + first * pixels, share, at.channels - row, pixels);
 }
 
 struct FilterGradient {

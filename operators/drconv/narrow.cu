@@ -197,6 +197,34 @@ __global__ void __launch_bounds__(256) narrow_input_gradient(const NarrowInputGr
   static_cast<T*>(p.result)[of_inputs(at, image) + channel * at.height * at.width + pixel] = from_float<T>(sum);
 }
 
+struct Sum {
+  void* result;       // [N, G * channels, H, W]
+  const float* taps;  // [N, G * channels, k, k, Ho, Wo]
+  Geometry at;
+  int chunks;
+};
+
+// One thread is one pixel: it adds what the outputs that see it give it, each through another tap.
+template <typename T>
+__global__ void __launch_bounds__(256) add_taps(const Sum p) {
+  const Geometry& at = p.at;
+  const int plane = blockIdx.x / p.chunks, pixel = (blockIdx.x - plane * p.chunks) * 256 + threadIdx.x;
+  if (pixel >= at.height * at.width) return;
+  const int h = pixel / at.width + at.padding, w = pixel % at.width + at.padding, pixels = at.rows * at.columns;
+  const float* taps = p.taps + static_cast<long long>(plane) * at.kernel * at.kernel * pixels;
+  float sum = 0;
+  for (int a = 0; a < at.kernel; ++a) {
+    const int down = h - a * at.dilation, y = down / at.stride;
+    const bool in_column = down >= 0 && y < at.rows && down == y * at.stride;
+#pragma unroll 4
+    for (int b = 0; b < at.kernel; ++b, taps += pixels) {
+      const int across = w - b * at.dilation, x = across / at.stride;
+      if (in_column && across >= 0 && x < at.columns && across == x * at.stride) sum += taps[y * at.columns + x];
+    }
+  }
+  static_cast<T*>(p.result)[static_cast<long long>(plane) * at.height * at.width + pixel] = from_float<T>(sum);
+}
+
 struct NarrowFilterGradient {
   const void* gradient;  // [N, G * outputs, Ho, Wo]
   const void* x;         // [N, G * channels, H, W]

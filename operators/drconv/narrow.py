@@ -80,6 +80,19 @@ def filtered_back(
 
 
 @kernel
+def add_taps(p: Params, dtype: torch.dtype, gx: torch.Size, taps: torch.Size) -> Launch:
+    """[N, C, k, k, Ho, Wo] -> [N, C, H, W]: the gradients of what outputs see, added for each pixel that is seen."""
+    chunks = ceil_div(gx[2:].numel(), 256)
+    y = torch.Size((gx[0], gx[1], *taps[4:]))
+    return _launch(
+        tiles.name("add_taps", dtype),
+        blocks=gx[0] * gx[1] * chunks,
+        scalars=(*_geometry(p, gx, y), chunks),
+        operations=Operations(outputs=gx.numel(), multiply_adds=gx.numel()),
+    )
+
+
+@kernel
 def filters_back(
     p: Params, dtype: torch.dtype, go: torch.Size, x: torch.Size, places: torch.Size, result: torch.Size
 ) -> Launch:

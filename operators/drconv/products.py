@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
-from opbench.cuda import Launch, Source, ceil_div, kernel, tiles
-from opbench.cuda.views import backward_view, forward_view
+from opbench.cuda import TYPE_NAMES, Launch, Source, ceil_div, kernel, tiles
+from opbench.cuda.views import divisor, forward_view
 
+from . import narrow
 from .reference import Params
 
 SOURCE = Source.beside(__file__)
 
 COLUMNS = (16, 32, 64)
 """Pixels of a tile: a region has few of a deep layer's map, and a wider tile would mostly be padding."""
+
+MOST_SEEN = 8 << 20
+"""Gradients of what outputs see that are written out at a time: 32 MiB, which a large GPU's cache holds."""
 
 SMALL = 15
 """Taps per side up to which windows are gathered the quicker way."""
@@ -38,36 +43,40 @@ def filtered(
     )
 
 
-@kernel
-def filtered_back(
-    p: Params, dtype: torch.dtype, go: torch.Size, filters: torch.Size, places: torch.Size, gx: torch.Size
-) -> Launch:
+def filtered_back(p: Params, gradient: Tensor, filters: Tensor, places: Tensor, grad_x: Tensor) -> None:
     """[N, O, Ho, Wo], [N, m, O, C/g, k, k], regions -> [N, C, H, W]."""
-    outputs, channels = go[1] // p.groups, gx[1] // p.groups
     if is_pointwise(p):
-        return _over_shares(
-            p,
-            "pointwise_input_gradient",
-            dtype,
-            (tiles.whole_vector(dtype, channels),),
-            extents=(channels, outputs),
-            seen=go,
-            scalars=_geometry(p, forward_view(p.window, p.window, *gx[2:]), gx, go),
-            result=gx,
-        )
-    tile = 64, 64
-    rows = ceil_div(channels, tile[0]) * p.groups * gx[0]
-    residues = p.stride**2
-    positions = ceil_div(gx[2], p.stride) * ceil_div(gx[3], p.stride)
-    # The blocks of all residues together go through the taps once, here as if each tile saw one region.
-    depth = ceil_div(outputs * p.kernel_size**2, residues)
-    return SOURCE.launch(
-        tiles.name("input_gradient", dtype, *tile),
-        **tiles.blocks(dtype, tile, rows * ceil_div(positions, tile[1]) * residues, depth, gx.numel()),
-        scalars=(
-            *_geometry(p, backward_view(p.window, p.window, *gx[2:]), gx, go),
-            *(gx[2], gx[3], p.stride, p.stride // math.gcd(p.stride, p.dilation), gx[0]),
-        ),
+        taps_back(p, gradient, filters, places, grad_x)
+        return
+    # What each output sees through each tap has its gradient written out, of some images at a time, in float32.
+    seen = (grad_x.shape[1], p.kernel_size, p.kernel_size, *gradient.shape[2:])
+    images = max(1, min(len(grad_x), MOST_SEEN // math.prod(seen)))
+    room = torch.empty(images, *seen, dtype=torch.float32, device=grad_x.device)
+    for first in range(0, len(grad_x), images):
+        some = slice(first, first + images)
+        taps = room[: len(grad_x[some])]
+        taps_back(p, gradient[some], filters[some], places[some], taps)
+        narrow.add_taps(p, grad_x[some], taps)
+
+
+@kernel
+def taps_back(
+    p: Params, dtype: torch.dtype, go: torch.Size, filters: torch.Size, places: torch.Size, taps: torch.Size
+) -> Launch:
+    """[N, O, Ho, Wo], [N, m, O, C/g, k, k], regions -> [N, C, k, k, Ho, Wo], or [N, C, H, W] where these are one."""
+    outputs, rows, pixels = go[1] // p.groups, filters[3:].numel(), go[2:].numel()
+    result = TYPE_NAMES[dtype if is_pointwise(p) else torch.float32]
+    view = (*go[2:], 1, 0, 0, 1, 1, *divisor(go[3]), *divisor(pixels), *divisor(1), *divisor(1))
+    return _over_shares(
+        p,
+        "tap_gradients",
+        dtype,
+        (tiles.whole_vector(dtype, rows),),
+        extents=(rows, outputs),
+        seen=go,
+        scalars=(*view, p.groups, rows, outputs, p.regions),
+        result=taps,
+        stored=(result,),
     )
 
 
@@ -128,6 +137,7 @@ def _over_shares(
     seen: torch.Size,
     scalars: tuple[int, ...],
     result: torch.Size,
+    stored: tuple[str, ...] = (),
 ) -> Launch:
     """A launch whose tiles have so many rows and terms, and as columns pixels of one region of what is seen."""
     (rows, depth), pixels = extents, seen[2:].numel()
@@ -137,10 +147,12 @@ def _over_shares(
     launch = tiles.blocks(dtype, tile, ceil_div(rows, tile[0]) * shares * p.groups * seen[0], depth, result.numel())
     launch["shared_bytes"] += 1024 if columns < 64 else 0
     return SOURCE.launch(
-        tiles.name(name, dtype, *tile, *vectors),
+        tiles.name(name, dtype, *stored, *tile, *vectors),
         **launch,
         scalars=(*scalars, shares),
-        alternatives=tuple(tiles.name(name, dtype, high, other, *vectors) for other in COLUMNS) if high == 128 else (),
+        alternatives=tuple(
+            tiles.name(name, dtype, *stored, high, other, *vectors) for other in (COLUMNS if high == 128 else (64,))
+        ),
     )
 
 

@@ -40,10 +40,16 @@ BUGS = {
         "* at.groups) * size;",
         *STRIDED,
     ),
-    "the region of the pixel itself, not of the one that sees it": (
-        "kernel.cu",
-        "of_pixel[corner.row * view.width + corner.column] : -1",
-        "of_pixel[0] : -1",
+    "outputs between the strides see a pixel": (
+        "narrow.cu",
+        "x < at.columns && across == x * at.stride",
+        "x < at.columns",
+        *STRIDED,
+    ),
+    "every tap of a channel has the first one's gradient": (
+        "narrow.cu",
+        "++b, taps += pixels)",
+        "++b)",
         *STRIDED,
     ),
     "regions without pixels stay unwritten": (
