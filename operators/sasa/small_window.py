@@ -63,8 +63,8 @@ def small_query_backward(
     """Gradient of q; attention times its gradient, summed [N, h, H, W]; the embeddings' gradient by block."""
     shares, window = shares_of(q, BACKWARD_CHANNELS), p.kernel_size
     tables, column_logits = 2 * shares * BACKWARD_CHANNELS * window, THREADS * STRIP * window
-    sums = 2 * THREADS // shares * STRIP * window
-    products = 5 * BACKWARD_CHANNELS
+    sums = 3 * THREADS // shares * STRIP * window
+    products = 4 * BACKWARD_CHANNELS
     return _launch(BACKWARD, "small_query_backward", p, dtype, q, shares, tables + column_logits + sums, products)
 
 

@@ -19,44 +19,10 @@ struct QueryBackward {
   int shares, tiles;
 };
 
-// One row of a strip's attention and of its gradient.
-template <typename T, int K, int VEC>
-struct QueryRow {
-  typedef Columns<K, VEC> Seen;
-  float attention[K][STRIP], slopes[K][STRIP];
-  bool inside[Seen::SPAN / VEC];
-  int first;
-
-  __device__ __forceinline__ void compute(const QueryBackward& p, const Strip& strip, int a,
-                                          const float (&q)[BACKWARD_CHANNELS][STRIP],
-                                          const float (&gradient)[BACKWARD_CHANNELS][STRIP],
-                                          const ColumnLogits<K>& column_logits, const float* row_table,
-                                          const float (&lse)[STRIP]) {
-    const Extents& x = p.extents;
-    const int row = strip.row + a - K / 2;
-    first = row * x.width + strip.column - Seen::LEFT;
-    Seen::inside(inside, x, strip, row);
-    column_logits.start(attention, q, row_table, a, x.masked && (row < 0 || row >= x.height), strip);
-    add_products<K, VEC>(attention, q, map_of<T>(p.k, x, strip.map) + first, x, strip, inside);
-#pragma unroll
-    for (int b = 0; b < K; ++b)
-#pragma unroll
-      for (int pixel = 0; pixel < STRIP; ++pixel) slopes[b][pixel] = 0;
-    add_products<K, VEC>(slopes, gradient, map_of<T>(p.v, x, strip.map) + first, x, strip, inside);
-#pragma unroll
-    for (int b = 0; b < K; ++b) {
-      sum_shares(attention[b], p.shares);
-      sum_shares(slopes[b], p.shares);
-#pragma unroll
-      for (int pixel = 0; pixel < STRIP; ++pixel)
-        attention[b][pixel] = exponential(attention[b][pixel] - lse[pixel]);
-    }
-  }
-};
-
 template <typename T, int K, int VEC>
 __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const QueryBackward p) {
   constexpr int CHANNELS = BACKWARD_CHANNELS;
+  typedef Columns<K, VEC> Seen;
   SHARED_MEMORY(float, memory);
   const Extents& x = p.extents;
   const Strip strip = Strip::at(x, p.shares, p.tiles, CHANNELS);
@@ -66,38 +32,95 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
 
   const auto tables = Tables<K>::template fill<T>(memory, p.rel_h, p.rel_w, x, strip.map, padded);
   float* const logits_memory = memory + 2 * padded * K;
-  // Sums of the logits' gradients along a strip's rows of taps and down its columns: [K][strip of the block] of four.
+  // Sums along a strip's rows of taps, down its columns, and of attention along rows: [K][strip of the block] of four.
   float* const row_slopes = logits_memory + STRIP * STRIP_THREADS * K + STRIP * strip.slot;
   float* const column_slopes = row_slopes + STRIP * slots * K;
+  float* const row_attention = column_slopes + STRIP * slots * K;
 
-  float q[CHANNELS][STRIP], gradient[CHANNELS][STRIP], grad_q[CHANNELS][STRIP], lse[STRIP];
+  float q[CHANNELS][STRIP], gradient[CHANNELS][STRIP], lse[STRIP];
   load_strip<VEC>(q, map_of<T>(p.q, x, strip.map), x, strip);
   load_strip<VEC>(gradient, map_of<T>(p.gradient, x, strip.map), x, strip);
-  bool inside[STRIP / VEC];
+  bool inside_strip[STRIP / VEC];
 #pragma unroll
-  for (int i = 0; i < STRIP / VEC; ++i) inside[i] = i * VEC < columns;
-  load_row<VEC>(lse, p.lse + per_query, inside);
+  for (int i = 0; i < STRIP / VEC; ++i) inside_strip[i] = i * VEC < columns;
+  load_row<VEC>(lse, p.lse + per_query, inside_strip);
+  // Logits are in units of log 2 here: their exponentials are powers of two.
+#pragma unroll
+  for (int pixel = 0; pixel < STRIP; ++pixel) {
+    lse[pixel] *= LOG2_E;
+#pragma unroll
+    for (int e = 0; e < CHANNELS; ++e) q[e][pixel] *= LOG2_E;
+  }
   const auto column_logits = ColumnLogits<K>::fill(logits_memory, q, tables.column, x, strip);
 
-  float weighted[STRIP], scale[STRIP];
+  // A slope, the gradient of a logit, is attention * (its gradient - weighted), and `weighted` is known at the end:
+  // until then sums of attention times its gradient go beside sums of attention alone, with keys and without.
+  float keys[CHANNELS][STRIP], all_keys[CHANNELS][STRIP], down[K][STRIP];
 #pragma unroll
-  for (int pixel = 0; pixel < STRIP; ++pixel) weighted[pixel] = scale[pixel] = 0;
-  QueryRow<T, K, VEC> row;
+  for (int pixel = 0; pixel < STRIP; ++pixel) {
+#pragma unroll
+    for (int e = 0; e < CHANNELS; ++e) keys[e][pixel] = all_keys[e][pixel] = 0;
+#pragma unroll
+    for (int b = 0; b < K; ++b) down[b][pixel] = 0;
+  }
 #pragma unroll 1
   for (int a = 0; a < K; ++a) {
-    row.compute(p, strip, a, q, gradient, column_logits, tables.row, lse);
+    const int row = strip.row + a - K / 2, first = row * x.width + strip.column - Seen::LEFT;
+    bool inside[Seen::SPAN / VEC];
+    Seen::inside(inside, x, strip, row);
+    const T* const k = map_of<T>(p.k, x, strip.map) + first;
+    float attention[K][STRIP], products[K][STRIP], along[STRIP], all_along[STRIP];
+    column_logits.start(attention, q, tables.row, a, x.masked && (row < 0 || row >= x.height), strip);
+    add_products<K, VEC>(attention, q, k, x, strip, inside);
 #pragma unroll
-    for (int pixel = 0; pixel < STRIP; ++pixel) {
-      float products = 0, shares = 0;
+    for (int b = 0; b < K; ++b)
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) products[b][pixel] = 0;
+    add_products<K, VEC>(products, gradient, map_of<T>(p.v, x, strip.map) + first, x, strip, inside);
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) along[pixel] = all_along[pixel] = 0;
+#pragma unroll
+    for (int b = 0; b < K; ++b) {
+      sum_shares(attention[b], p.shares);
+      sum_shares(products[b], p.shares);
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) {
+        attention[b][pixel] = power_of_two(attention[b][pixel] - lse[pixel]);
+        products[b][pixel] *= attention[b][pixel];
+        along[pixel] += products[b][pixel];
+        all_along[pixel] += attention[b][pixel];
+        down[b][pixel] += products[b][pixel];
+      }
+    }
+    if (strip.share == 0) {
+      store_floats<float>(row_slopes + a * STRIP * slots, along);
+      store_floats<float>(row_attention + a * STRIP * slots, all_along);
 #pragma unroll
       for (int b = 0; b < K; ++b) {
-        products = fmaf(row.attention[b][pixel], row.slopes[b][pixel], products);
-        shares += row.attention[b][pixel];
+        float all_down[STRIP] = {};
+        if (a > 0) load_floats<float>(all_down, column_slopes + b * STRIP * slots);
+#pragma unroll
+        for (int pixel = 0; pixel < STRIP; ++pixel) all_down[pixel] += attention[b][pixel];
+        store_floats<float>(column_slopes + b * STRIP * slots, all_down);
       }
-      weighted[pixel] += products;
-      scale[pixel] += shares;
+    }
+    add_both_weighted<K, VEC>(keys, products, all_keys, attention, k, x, strip, inside);
+  }
+  __syncwarp();
+  float weighted[STRIP] = {}, scale[STRIP] = {};
+#pragma unroll
+  for (int a = 0; a < K; ++a) {
+    float along[STRIP], all_along[STRIP];
+    load_floats<float>(along, row_slopes + a * STRIP * slots);
+    load_floats<float>(all_along, row_attention + a * STRIP * slots);
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) {
+      weighted[pixel] += along[pixel];
+      scale[pixel] += all_along[pixel];
     }
   }
+  // Before sums along rows become slopes.
+  __syncwarp();
 #pragma unroll
   for (int pixel = 0; pixel < STRIP; ++pixel) {
     // The attention sums to one but for the rounding of its logarithm, which is taken out again; or to zero where a
@@ -105,40 +128,28 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
     scale[pixel] = scale[pixel] > 0 ? 1 / scale[pixel] : 0;
     weighted[pixel] *= scale[pixel];
   }
-  if (strip.share == 0) store_strip<VEC>(p.weighted + per_query, weighted, columns);
-
+  if (strip.share == 0) {
+    store_strip<VEC>(p.weighted + per_query, weighted, columns);
+#pragma unroll
+    for (int shift = 0; shift < K; ++shift) {
+      float along[STRIP], all_along[STRIP], all_down[STRIP];
+      load_floats<float>(along, row_slopes + shift * STRIP * slots);
+      load_floats<float>(all_along, row_attention + shift * STRIP * slots);
+      load_floats<float>(all_down, column_slopes + shift * STRIP * slots);
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) {
+        along[pixel] = fmaf(-weighted[pixel], all_along[pixel], along[pixel]) * scale[pixel];
+        down[shift][pixel] = fmaf(-weighted[pixel], all_down[pixel], down[shift][pixel]) * scale[pixel];
+      }
+      store_floats<float>(row_slopes + shift * STRIP * slots, along);
+      store_floats<float>(column_slopes + shift * STRIP * slots, down[shift]);
+    }
+  }
 #pragma unroll
   for (int e = 0; e < CHANNELS; ++e)
 #pragma unroll
-    for (int pixel = 0; pixel < STRIP; ++pixel) grad_q[e][pixel] = 0;
-#pragma unroll 1
-  for (int a = 0; a < K; ++a) {
-    row.compute(p, strip, a, q, gradient, column_logits, tables.row, lse);
-    float along[STRIP];
-#pragma unroll
-    for (int pixel = 0; pixel < STRIP; ++pixel) along[pixel] = 0;
-#pragma unroll
-    for (int b = 0; b < K; ++b)
-#pragma unroll
-      for (int pixel = 0; pixel < STRIP; ++pixel) {
-        row.slopes[b][pixel] = row.attention[b][pixel] * ((row.slopes[b][pixel] - weighted[pixel]) * scale[pixel]);
-        along[pixel] += row.slopes[b][pixel];
-      }
-    add_weighted<K, VEC>(grad_q, row.slopes, map_of<T>(p.k, x, strip.map) + row.first, x, strip, row.inside);
-    if (strip.share == 0) {
-      store_floats<float>(row_slopes + a * STRIP * slots, along);
-#pragma unroll
-      for (int b = 0; b < K; ++b) {
-        float down[STRIP];
-        if (a > 0) {
-          load_floats<float>(down, column_slopes + b * STRIP * slots);
-#pragma unroll
-          for (int pixel = 0; pixel < STRIP; ++pixel) down[pixel] += row.slopes[b][pixel];
-        }
-        store_floats<float>(column_slopes + b * STRIP * slots, a > 0 ? down : row.slopes[b]);
-      }
-    }
-  }
+    for (int pixel = 0; pixel < STRIP; ++pixel)
+      keys[e][pixel] = fmaf(-weighted[pixel], all_keys[e][pixel], keys[e][pixel]) * scale[pixel];
   __syncwarp();
 
   // What the embeddings give the query and get from it.
@@ -155,8 +166,8 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
       grad_embedding[e][shift] = 0;
 #pragma unroll
       for (int pixel = 0; pixel < STRIP; ++pixel) {
-        grad_embedding[e][shift] = fmaf(q[e][pixel], some[pixel], grad_embedding[e][shift]);
-        grad_q[e][pixel] = fmaf(table[channel * K + shift], some[pixel], grad_q[e][pixel]);
+        grad_embedding[e][shift] = fmaf(q[e][pixel] * (1 / LOG2_E), some[pixel], grad_embedding[e][shift]);
+        keys[e][pixel] = fmaf(table[channel * K + shift], some[pixel], keys[e][pixel]);
       }
     }
   }
@@ -164,7 +175,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
     T* const to = map_of<T>(p.grad_q, x, strip.map) + strip.channel * plane + at;
 #pragma unroll
     for (int e = 0; e < CHANNELS; ++e)
-      if (strip.channel + e < x.channels) store_strip<VEC>(to + e * plane, grad_q[e], columns);
+      if (strip.channel + e < x.channels) store_strip<VEC>(to + e * plane, keys[e], columns);
   }
   if (!p.partial) return;
 

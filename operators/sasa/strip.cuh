@@ -205,3 +205,24 @@ DEVICE void add_weighted(float (&sums)[CHANNELS][STRIP], const float (&weight)[K
         sums[e][pixel] = fmaf(weight[b][pixel], other[Seen::SHIFT + pixel + b], sums[e][pixel]);
   }
 }
+
+// The same for two sums and their weights at once, of the same row.
+template <int K, int VEC, int CHANNELS, typename T>
+DEVICE void add_both_weighted(float (&one)[CHANNELS][STRIP], const float (&weight)[K][STRIP],
+                              float (&other)[CHANNELS][STRIP], const float (&other_weight)[K][STRIP], const T* row,
+                              const Extents& x, const Strip& strip,
+                              const bool (&inside)[Columns<K, VEC>::SPAN / VEC]) {
+  typedef Columns<K, VEC> Seen;
+#pragma unroll
+  for (int e = 0; e < CHANNELS; ++e) {
+    float values[Seen::SPAN];
+    load_row<VEC>(values, row + channel_offset(x, strip, e), inside);
+#pragma unroll
+    for (int b = 0; b < K; ++b)
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel) {
+        one[e][pixel] = fmaf(weight[b][pixel], values[Seen::SHIFT + pixel + b], one[e][pixel]);
+        other[e][pixel] = fmaf(other_weight[b][pixel], values[Seen::SHIFT + pixel + b], other[e][pixel]);
+      }
+  }
+}

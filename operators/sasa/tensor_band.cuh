@@ -81,8 +81,8 @@ struct Pixels {
   }
 };
 
-// sums += each left factor [16][16] times a right factor [16][channels] that lies as [channel][8], its second eight rows
-// `second` elements after the first: a row of a tile as it lies, nothing is transposed.
+// sums += each left factor [16][16] times a right factor [16][channels] that lies as [channel][8], its second eight
+// rows `second` elements after the first: a row of a tile as it lies, nothing is transposed.
 template <typename T, int D, int N>
 DEVICE void multiply_rows(float (&sums)[D / 8][4], const unsigned (&left)[N][4], const T* factor, int stride,
                           int second, int lane) {

@@ -1,12 +1,12 @@
 // Gradients that each query owns, on tensor cores: its own, and its share of the embeddings'. In 16 bits, as in
 // tensor_window.cu 16 queries a warp.
 //
-// The attention is computed again from the saved logarithms, and with its gradient it stays in registers: one pass gives
-// the sum over taps that their product needs. All sums are floats. Slopes, the gradients of the logits, are split into
-// two numbers of 16 bits where they become factors: they cancel, and roundings of each would be more than the sum's.
+// The attention is computed again from the saved logarithms, and with its gradient it stays in registers: one pass is
+// enough for the sum over taps that slopes, the gradients of the logits, need. All sums are floats. Where slopes become
+// factors they are split into two numbers of 16 bits: they cancel, and roundings of each would be more than the sum's.
 //
-// Predicted bound on an H200 at k = 7: instructions, 2.2 clocks an output at 8 channels and 1.0 at 64, where memory asks
-// for 0.7. See README.md.
+// Predicted bound on an H200 at k = 7: instructions, 2.2 clocks an output at 8 channels and 1.0 at 64; memory asks for
+// 0.7. See README.md.
 #include "tensor_band.cuh"
 
 struct TensorQueryBackward {

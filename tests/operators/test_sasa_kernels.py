@@ -44,6 +44,18 @@ BUGS = {
         "warp < WARPS - 1; ++warp) sum",
         SMALL,
     ),
+    "sums down a column begin with what was there": (
+        "small_window_backward.cu",
+        "if (a > 0) load_floats<float>(all_down",
+        "if (a >= 0) load_floats<float>(all_down",
+        SMALL,
+    ),
+    "slopes along a row are not taken from their mean": (
+        "small_window_backward.cu",
+        "along[pixel] = fmaf(-weighted[pixel], all_along[pixel], along[pixel]) * scale[pixel];",
+        "along[pixel] = along[pixel] * scale[pixel];",
+        SMALL,
+    ),
     "halves of the channels are exchanged": (
         "tensor_band.cuh",
         "right[n][i] = words[n * WORDS / 2 + i];",
