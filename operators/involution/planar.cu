@@ -1,7 +1,7 @@
 // Involution of small maps on tensor cores: 16-bit values, 16 channels in a group, no dilation, stride 1, rows of at
 // most 14 pixels.
 //
-// A block takes all rows of one or more groups, or a band of them. A row of the result is a sum over the rows that its
+// A block takes all rows of one or more groups, or a strip of one. A row of the result is a sum over the rows that its
 // taps reach: 16 channels x such a row, times a matrix that has the taps along a band and zeros beside it. A value that
 // is not finite therefore spoils all pixels of the rows that reach it.
 #include "planar.cuh"
@@ -127,7 +127,7 @@ DEVICE void sum_over_taps(const Planar& p) {
   for (int i = 0; i < ROWS; ++i) {
     const int number = warp + i * K, group = number * p.per_row >> 16;
     if (number >= place.total) break;
-    multiply_rows<T, K, TILES, UNIT, BACK>(sums[i], image_address + (number + group * (K - 1)) * TILES * CHUNK * 2,
+    multiply_rows<T, K, TILES, UNIT, BACK>(sums[i], image_address + (number + group * (K / 2)) * TILES * CHUNK * 2,
                                            taps_address + number * Taps::PITCH * 2, band);
   }
   // Nobody needs taps any more: the sums take their place, as they are to lie in memory.
@@ -151,8 +151,8 @@ DEVICE void sum_over_taps(const Planar& p) {
 // [N, C, H, W] of x [N, C, H, W] and weight [N, G, K, K, H, W], of TILES * 8 columns, 14 at most. block: 32 * K.
 //
 // Predicted bound on an H200: memory, if not by much. With K = 7 an output takes 10 bytes, 0.62 cycles of a
-// multiprocessor; at 14x14 49 thread-instructions, 0.38, and 51 bytes of shared memory, 0.40; at 7x7, where pixels are
-// loaded one by one, 65 thread-instructions, 0.51, and 53 bytes, 0.42.
+// multiprocessor; at 14x14 48 thread-instructions, 0.38, and 50 bytes of shared memory, 0.40; at 7x7, where pixels are
+// loaded one by one, 64 thread-instructions, 0.50, and 53 bytes, 0.42.
 template <typename T, int K, int TILES, int UNIT>
 __global__ void __launch_bounds__(32 * K) planar_forward(const Planar p) {
   sum_over_taps<T, K, TILES, UNIT, false>(p);
@@ -201,14 +201,14 @@ DEVICE void write_taps(T* to, const T* from, int before, int groups, int line, u
 // over the 16 channels, of which one kernel row of the taps is a band. block: 32 * K.
 //
 // Predicted bound on an H200: memory and instructions. With K = 7 a tap's gradient takes 3.3 bytes, 0.20 cycles; at
-// 14x14 25 thread-instructions, 0.19, and at 7x7 30, 0.23.
+// 14x14 24 thread-instructions, 0.19, and at 7x7 30, 0.23.
 template <typename T, int K, int TILES, int UNIT>
 __global__ void __launch_bounds__(32 * K) planar_weight_gradient(const Planar p) {
   constexpr int ROW = TILES * CHUNK, AT_ONCE = 3 - TILES, PITCH = TapLines<TILES>::PITCH;
   const PlanarPlace place = planar_place(p);
   const int plane = p.height * p.width, line = p.rows * p.width;
   SHARED_MEMORY(T, image);
-  T* gradient = image + place.groups * (p.rows + K - 1) * ROW;
+  T* gradient = image + (place.groups * (p.rows + K / 2) + K / 2) * ROW;
   T* taps = gradient + place.total * ROW;
 
   stage_reached<K, TILES, UNIT>(image, p.right, p, place);
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(32 * K) planar_weight_gradient(const Planar p)
     const int group = number * p.per_row >> 16;
     unsigned pixels[2 * TILES];
     load_matrices_transposed(pixels, pixels_address + number * ROW * 2);
-    const SharedAddress columns = columns_address + (number + group * (K - 1)) * ROW * 2;
+    const SharedAddress columns = columns_address + (number + group * (K / 2)) * ROW * 2;
     T* to = own + number * p.width;
 #pragma unroll
     for (int step = 0; step < K; step += AT_ONCE) {

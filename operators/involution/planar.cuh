@@ -17,20 +17,20 @@ struct Planar {
   void* result;
   int height, width;
   int groups, together;  // of all images, and of a block
-  int rows;              // of a plane that a block takes: all, or a band of them
+  int rows;              // of a plane that a block takes: all, or a strip of them
   int loaded_rows;       // of the other image: all, or as many as rows + K - 1
   int per_row, per_loaded_row;  // 65536 / rows and / loaded_rows, rounded up: what numbers are divided by
   unsigned per_line;  // 2^21 / (rows * width), rounded up
 };
 
-// What a block works on: rows of one or more groups, from `row` on, numbered through the groups. Of a plane's last band
-// some may not exist.
+// What a block works on: rows of one or more groups, from `row` on, numbered through the groups. Of a plane's last
+// strip some may not exist.
 struct PlanarPlace {
   unsigned group;
   int groups, row, total;
 };
 
-// grid: groups / together, bands of rows.
+// grid: groups / together, strips of rows.
 DEVICE PlanarPlace planar_place(const Planar& p) {
   const int group = blockIdx.x * p.together, groups = min(p.together, p.groups - group);
   return {static_cast<unsigned>(group), groups, static_cast<int>(blockIdx.y) * p.rows, groups * p.rows};
@@ -88,25 +88,21 @@ DEVICE void stage_rows(T* to, const T* from, int channels, int row, int count, i
   }
 }
 
-// The block copies all rows that taps of its own reach: K / 2 more on either side, which are zero outside the image.
+// The block copies all rows that taps of its own reach, K / 2 more on either side. What is outside the image is zero:
+// as many rows before a group as after it, which the next one shares.
 template <int K, int TILES, int UNIT, typename T>
 DEVICE void stage_reached(T* to, const void* tensor, const Planar& p, const PlanarPlace& place) {
-  constexpr int PAD = K / 2, ROW = TILES * CHUNK;
-  const int pitch = p.rows + K - 1;
+  constexpr int PAD = K / 2, ROW = TILES * CHUNK, GAP = PAD * ROW / 8;
+  const int pitch = p.rows + PAD;
   const bool whole = p.rows == p.height;
   const T* from = of_group<const T>(tensor, place.group, CHANNELS * p.height * p.width);
   stage_rows<32 * K, TILES, UNIT>(to + (whole ? PAD * ROW : 0), from, place.groups * CHANNELS,
                                   whole ? 0 : place.row - PAD, p.loaded_rows, p.per_loaded_row, pitch, p.height,
                                   p.width);
-  // K - 1 rows between those of one group and the next, and half as many before the first and after the last.
   if (whole)
 #pragma unroll 1
-    for (int i = threadIdx.x; i < (place.groups + 1) * (PAD * ROW / 8); i += 32 * K) {
-      const int gap = i / (PAD * ROW / 8);
-      T* above = to + gap * (pitch * ROW) + (i - gap * (PAD * ROW / 8)) * 8;
-      if (gap < place.groups) store_vector<T, 8>(above, zero_vector<T, 8>());
-      if (gap > 0) store_vector<T, 8>(above - PAD * ROW, zero_vector<T, 8>());
-    }
+    for (int i = threadIdx.x; i < (place.groups + 1) * GAP; i += 32 * K)
+      store_vector<T, 8>(to + i / GAP * (pitch * ROW) + i % GAP * 8, zero_vector<T, 8>());
 }
 
 // Taps as matrices: row j and column n of matrix `step` of a row have the tap through which column j of the row

@@ -14,7 +14,7 @@ SOURCE = Source.beside(__file__, "planar.cu")
 CHANNELS = 16
 KERNEL_SIZES = (3, 5, 7)
 MOST_COLUMNS = 14
-MOST_ROWS, MOST_REACHED = 14, 26
+MOST_ROWS, MOST_REACHED = 14, 24
 """Rows of a block, and those that its taps reach where it takes several groups: what keeps its shared memory below
 64 KiB."""
 CHUNK, MARGIN = 136, 32
@@ -40,7 +40,7 @@ def input_gradient(p: Params, dtype: torch.dtype, weight: torch.Size) -> Launch:
 
 
 def weight_gradient(p: Params, dtype: torch.dtype, weight: torch.Size) -> Launch:
-    """As many warps, each for every so manieth row of pixels."""
+    """As many warps, which take rows of pixels in turn."""
     cut = _Cut(p, weight)
     k = p.kernel_size
     own = cut.together * cut.rows * cut.tiles * CHUNK
@@ -49,16 +49,17 @@ def weight_gradient(p: Params, dtype: torch.dtype, weight: torch.Size) -> Launch
 
 
 class _Cut:
-    """How planes are cut: as many together, or as many bands of rows, as a block takes."""
+    """How planes are cut: so many go together in a block, or each into so many strips of rows."""
 
     def __init__(self, p: Params, weight: torch.Size) -> None:
         *_, height, width = weight
+        pad = p.kernel_size // 2
         self.tiles = ceil_div(width, 8)
         self.unit = 2 - width % 2
-        self.together = max(min(MOST_ROWS // height, MOST_REACHED // (height + p.kernel_size - 1)), 1)
-        self.bands = ceil_div(height, MOST_ROWS)
-        self.rows = ceil_div(height, self.bands)
-        self.reached = self.rows + p.kernel_size - 1
+        self.together = max(min(MOST_ROWS // height, (MOST_REACHED - pad) // (height + pad)), 1)
+        self.strips = ceil_div(height, MOST_ROWS)
+        self.rows = ceil_div(height, self.strips)
+        self.reached = self.together * (self.rows + pad) + pad
         # As in planar.cuh.
         columns, padding = (8, 8 * (3 - self.unit)) if self.tiles == 1 else (14, 8 * (self.unit - 1))
         taps = self.together * self.rows * (p.kernel_size * columns * 8 + padding)
@@ -69,15 +70,15 @@ def _launch(
     name: str, p: Params, dtype: torch.dtype, weight: torch.Size, cut: _Cut, values: int, planes: int
 ) -> Launch:
     n, groups, k, _, height, width = weight
-    grid = ceil_div(n * groups, cut.together), cut.bands
-    loaded = height if cut.bands == 1 else cut.reached
+    grid = ceil_div(n * groups, cut.together), cut.strips
+    loaded = height if cut.strips == 1 else cut.reached  # of one group
     # Two rows of at most eight columns share a product; wider ones need two.
     products = n * groups * height * (k // 2 + 1 if cut.tiles == 1 else 2 * k)
     return SOURCE.launch(
         f"{name}<{TYPE_NAMES[dtype]}, {k}, {cut.tiles}, {cut.unit}>",
         grid=grid,
         block=(32 * k,),
-        shared_bytes=(values + cut.together * cut.reached * cut.tiles * CHUNK) * ITEM_BYTES,
+        shared_bytes=(values + cut.reached * cut.tiles * CHUNK) * ITEM_BYTES,
         scalars=(
             *(height, width, n * groups, cut.together, cut.rows, loaded),
             *(ceil_div(1 << 16, cut.rows), ceil_div(1 << 16, loaded), ceil_div(1 << 21, cut.rows * width)),

@@ -100,21 +100,26 @@ PLANAR_BUGS = {
         *TOGETHER,
     ),
     "taps lie one column to the right": ("planar.cuh", "(column - K / 2) * 8", "(column - K / 2 + 1) * 8", *SMALL),
-    "rows above the image are not cleared": (
+    "rows above the first group are not cleared": (
         "planar.cuh",
-        "if (gap < place.groups) store",
-        "if (gap < 0) store",
+        "i = threadIdx.x; i < (place.groups + 1) * GAP",
+        "i = threadIdx.x + GAP; i < (place.groups + 1) * GAP",
         *TOGETHER,
     ),
-    "rows below the image are not cleared": ("planar.cuh", "if (gap > 0) store", "if (gap > 1) store", *TOGETHER),
+    "rows below the last group are not cleared": (
+        "planar.cuh",
+        "i < (place.groups + 1) * GAP",
+        "i < place.groups * GAP",
+        *TOGETHER,
+    ),
     "groups of a block share their taps": ("planar.cuh", " + group * (K * K * plane)", "", *TOGETHER),
-    "the last row of a band is forgotten": (
+    "the last row of a strip is forgotten": (
         "planar.cu",
         "i < lines * existing; i += THREADS) {\n      const int number",
         "i < lines * existing - p.width; i += THREADS) {\n      const int number",
         *TALL,
     ),
-    "bands begin where the first does": ("planar.cuh", "static_cast<int>(blockIdx.y) * p.rows", "0", *TALL),
+    "strips begin where the first does": ("planar.cuh", "static_cast<int>(blockIdx.y) * p.rows", "0", *TALL),
     "products begin before the gradient is there": (
         "planar.cu",
         "zero_vector<T, 8>());\n  __syncthreads();",
@@ -185,7 +190,7 @@ OUTSIDE = {
         "float16",
         *TOGETHER,
     ),
-    "a last band's missing rows are written": (
+    "a last strip's missing rows are written": (
         "planar.cu",
         "existing = min(line, plane - place.row * p.width);\n#",
         "existing = line;\n#",
