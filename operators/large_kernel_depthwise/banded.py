@@ -85,7 +85,8 @@ def _in_turns(p: Params, x: torch.Size) -> tuple[Stack, int]:
         stack
         for images in range(1, min(batch, _MOST_ROWS // height) + 1)
         if column_tiles == 1
-        and _shared_bytes(p, width, stack := Stack(batch, *x[1:3], 1, p.kernel_size, images, height), 2) <= SHARED_BYTES
+        and _shared_bytes(p, width, stack := Stack(batch, channels, height, 1, p.kernel_size, images, height), 2)
+        <= SHARED_BYTES
     ]
     if not stacks:
         # Units of different places in an image have their zeros in different places.
@@ -236,7 +237,9 @@ def _gradient_in_turns(p: Params, x: torch.Size) -> tuple[Stack, int]:
     stacks = [
         stack
         for images in range(1, min(batch, _MOST_GRADIENT_ROWS // height) + 1)
-        if _gradient_bytes(p, width, stack := Stack(*x[:3], column_tiles, p.kernel_size, images, height), 2)
+        if _gradient_bytes(
+            p, width, stack := Stack(batch, channels, height, column_tiles, p.kernel_size, images, height), 2
+        )
         <= SHARED_BYTES
         and (images == 1 or _has_all_columns(width))
     ]
