@@ -20,15 +20,17 @@ struct Tile {
 
 // A block's columns: threads with the same threadIdx.y have a tile of their own, in shared memory of their own. They
 // load the same experts' filters at about the same time, so that all but the first find them in the cache. Beyond the
-// last image they go through the same motions, with nothing to load and nothing to store.
-constexpr int TILES = 3;
+// last image they go through the same motions, with nothing to load and nothing to store. Where experts are counted in
+// 16 bits, three tiles would lack a register or two.
+template <typename T, int EXPERTS>
+constexpr int TILES = EXPERTS == 0 && sizeof(T) == 2 ? 2 : 3;
 
 struct Columns {
   int image, first;
   bool real;
 
   DEVICE Columns at(int block, int tiles, int width, int images) {
-    const int number = block * TILES + threadIdx.y, image = number / tiles;
+    const int number = block * blockDim.y + threadIdx.y, image = number / tiles;
     return {image < images ? image : 0, (number - image * tiles) * width, image < images};
   }
 };
@@ -66,7 +68,7 @@ using Gathered = typename Choice<(POSITIONS == 0), SmallWindows<T>, Windows<T, f
 // neighbouring pixels where the only tap sees just its own position; else windows are gathered: 0 where they are small,
 // -1 any. EXPERTS is their number where a kernel is made for it, else 0.
 template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES, 1) forward(const Forward p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES<T, EXPERTS>, 1) forward(const Forward p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -113,7 +115,7 @@ struct InputGradient {
 
 // For stride 1. Rows are channels, columns pixels, k outputs and taps.
 template <typename T, int EXPERTS, int FILTERS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES, 1) input_gradient(const InputGradient p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES<T, EXPERTS>, 1) input_gradient(const InputGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);
@@ -160,7 +162,7 @@ struct StridedInputGradient {
 // The same for any stride. A block has pixels of one residue modulo the stride in each direction: the same taps reach
 // all of them, and none is tried in vain. Pixels that no tap reaches become zeros.
 template <typename T, int EXPERTS, int POSITIONS>
-__global__ void __launch_bounds__(2 * ROWS * TILES, 1) strided_input_gradient(const StridedInputGradient p) {
+__global__ void __launch_bounds__(2 * ROWS * TILES<T, EXPERTS>, 1) strided_input_gradient(const StridedInputGradient p) {
   typedef Product<T, ROWS, COLUMNS> Block;
   SHARED_MEMORY(T, all_shared);
   T* shared = own_part(all_shared);

@@ -24,8 +24,7 @@ template <typename T, int EXPERTS, int N>
 DEVICE void mix(float (&sums)[N], const T* values, int pitch, const Attention<T, EXPERTS>& attention) {
 #pragma unroll
   for (int i = 0; i < N; ++i) sums[i] = 0;
-  // More would take more registers than there are.
-  constexpr int AHEAD = EXPERTS > 0 ? EXPERTS : N > 1 ? 2 : 1;
+  constexpr int AHEAD = EXPERTS > 0 ? EXPERTS : 2;  // more would take more registers than there are
 #pragma unroll AHEAD
   for (int expert = 0; expert < attention.experts; ++expert) {
     const float share = EXPERTS > 0 ? attention.kept[expert] : to_float(attention.shares[expert]);

@@ -17,7 +17,8 @@ SOURCE = Source.beside(__file__)
 TILE = (64, 64)
 """Rows and columns of a tile."""
 TILES = 3
-"""Tiles of a block, which share the experts' filters; a fourth would ask for more shared memory than some GPUs have."""
+"""Tiles of a block, which share the experts' filters; a fourth would ask for more shared memory than some GPUs have.
+One less where kernels count the experts in 16 bits, which takes more registers."""
 AT_ONCE = 4
 """Experts whose gradients a block of `weigh` keeps, all but one in registers."""
 SMALL = 15
@@ -168,9 +169,10 @@ def _launch(
     rows, columns, depth = extents
     # Large windows leave no registers for more experts at a time.
     usual = bands.USUAL if p.experts == bands.USUAL and vectors[-1] >= 0 else 0
-    number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), TILES)
-    launch = tiles.blocks(dtype, TILE, number * TILES, depth, result.numel())
-    launch |= {"grid": (number,), "block": (2 * TILE[0], TILES), "shared_bytes": launch["shared_bytes"] * TILES}
+    together = TILES if usual or dtype == torch.float32 else TILES - 1
+    number = ceil_div(rows, TILE[0]) * p.groups * residues * ceil_div(result[0] * ceil_div(columns, TILE[1]), together)
+    launch = tiles.blocks(dtype, TILE, number * together, depth, result.numel())
+    launch |= {"grid": (number,), "block": (2 * TILE[0], together), "shared_bytes": launch["shared_bytes"] * together}
     return SOURCE.launch(
         tiles.name(name, dtype, usual, *vectors),
         **launch,
