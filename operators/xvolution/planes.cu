@@ -172,9 +172,9 @@ DEVICE void load_turned(float (&affinities)[TAPS][SEGMENT], const float* kept, c
 // All three gradients. With the roles as in attention.cu, that of the key has the affinities of that of the query,
 // turned round: of the gradient to the values, which are found once and go through shared memory.
 //
-// Predicted bound on an H200, for an element of x: instructions, 1.11 cycles, where memory takes 0.85; shared memory is
-// busy for 1.06 on 14 x 14 with heads of 32 channels, 1.13 on 7 x 7 with heads of 64. There in float32: memory, 1.70
-// cycles; shared memory is busy for 1.51, and instructions issue in 0.97.
+// Predicted bound on an H200, for an element of x, where memory takes 0.85 cycles: on 14 x 14 with heads of 32 channels
+// instructions, 1.10, with shared memory busy for 1.06; on 7 x 7 with heads of 64 shared memory, 1.13, and instructions
+// issue in 1.11. There in float32: memory, 1.70; shared memory is busy for 1.51, and instructions issue in 0.97.
 template <typename T, int PER_ROW>
 __global__ void __launch_bounds__(MAX_THREADS, 2) attend_planes_backward(const AttentionGradients p) {
   const Place place = place_of<PER_ROW>(p.shape);
