@@ -42,15 +42,20 @@ struct Pixels {
   // Those outside the image are zero.
   __device__ __forceinline__ void load(const T* map, const Extents& x, const Unit& unit, int lane) {
     const int plane = x.height * x.width;
-    const T* from = map + (2 * (lane % 4) * plane + unit.row * x.width + unit.column);
+    const int pair = 2 * (lane % 4);
+    const T* from = map + (own_channel<D>(x, pair) * plane + unit.row * x.width + unit.column);
     const bool upper = unit.has(x, 0), lower = unit.has(x, 1);
+    const T zero = from_float<T>(0);
 #pragma unroll
     for (int step = 0; step < STEPS; ++step)
 #pragma unroll
       for (int i = 0; i < WORDS; i += 2) {
+        const int block = 2 * step + i / 2;
+        if (D > 8 && block == D / 16) from -= (D - x.channels) / 2 * plane;
+        const bool has = has_channel<D>(x, 8 * block + pair), has_next = has_channel<D>(x, 8 * block + pair + 1);
         const T* const next = from + plane;
-        fragment[step][i] = upper ? two(from[0], next[0]) : 0;
-        fragment[step][i + 1] = lower ? two(from[x.width], next[x.width]) : 0;
+        fragment[step][i] = two(upper && has ? from[0] : zero, upper && has_next ? next[0] : zero);
+        fragment[step][i + 1] = two(lower && has ? from[x.width] : zero, lower && has_next ? next[x.width] : zero);
         from += 8 * plane;
       }
   }
@@ -200,11 +205,14 @@ DEVICE void store_pixels(T* map, const float (&sums)[D / 8][4], const float (&sc
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     if (!unit.has(x, h)) continue;
-    T* to = map + (2 * (lane % 4) * plane + (unit.row + h) * x.width + unit.column);
+    const int pair = 2 * (lane % 4);
+    T* to = map + (own_channel<D>(x, pair) * plane + (unit.row + h) * x.width + unit.column);
 #pragma unroll
     for (int block = 0; block < D / 8; ++block) {
+      if (D > 8 && block == D / 16) to -= (D - x.channels) / 2 * plane;
 #pragma unroll
-      for (int e = 0; e < 2; ++e) to[e * plane] = from_float<T>(sums[block][2 * h + e] * scale[h]);
+      for (int e = 0; e < 2; ++e)
+        if (has_channel<D>(x, 8 * block + pair + e)) to[e * plane] = from_float<T>(sums[block][2 * h + e] * scale[h]);
       to += 8 * plane;
     }
   }

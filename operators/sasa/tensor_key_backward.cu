@@ -23,7 +23,7 @@ struct PositionFactors {
   static constexpr int WORDS = D == 8 ? 1 : D / 16;
   unsigned rows[WORDS], columns[WORDS];
 
-  DEVICE PositionFactors of(const Embeddings<T>& rel, int lane) {
+  DEVICE PositionFactors of(const Embeddings<T>& rel, const Extents& x, int lane) {
     PositionFactors factors;
     const int shift = lane / 4, pair = 2 * (lane % 4);
 #pragma unroll
@@ -32,10 +32,11 @@ struct PositionFactors {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         // Eight channels are both halves of a head that has no more.
-        const int of_row = 8 * word + pair + e, of_column = D == 8 ? pair + e : D / 2 + of_row;
+        const int of_row = 8 * word + pair + e, of_column = D == 8 ? of_row - D / 2 : of_row;
+        const bool has = shift < K && has_channel<D>(x, of_row);
         row[e] = column[e] = from_float<T>(0);
-        if (shift < K && of_row < D / 2) row[e] = rel.row[of_row * K + shift];
-        if (shift < K && of_column >= D / 2) column[e] = rel.column[(of_column - D / 2) * K + shift];
+        if (has && of_row < D / 2) row[e] = rel.row[of_row * K + shift];
+        if (has && of_column >= 0) column[e] = rel.column[of_column * K + shift];
       }
       factors.rows[word] = two(row[0], row[1]);
       factors.columns[word] = two(column[0], column[1]);
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(THREADS) tensor_key_backward(const TensorKeyBa
     const float both[2] = {inside ? p.lse[at] * LOG2_E : 0.0f, inside && p.weighted ? p.weighted[at] : 0.0f};
     store_floats<float>(statistics + 2 * i, both);
   }
-  const auto embeddings = PositionFactors<T, D, K>::of(Embeddings<T>::of(p.rel_h, p.rel_w, x, map), lane);
+  const auto embeddings = PositionFactors<T, D, K>::of(Embeddings<T>::of(p.rel_h, p.rel_w, x, map), x, lane);
   wait_for_copies<0>();
   __syncthreads();
 

@@ -57,11 +57,13 @@ template <typename T, int D>
 DEVICE void multiply_pixels(float (&sums)[D / 8][4], const unsigned (&left)[4], const T* map, const Extents& x,
                             const Unit& unit, int lane) {
   const int mine = lane / 4, column = unit.column - mine + 2 * (lane % 4), plane = x.height * x.width;
-  const T* from = map + (mine * plane + unit.row * x.width + column);
-  const bool has[2] = {column < x.width, column + 1 < x.width}, lower = unit.row + 1 < x.height;
+  const T* from = map + (own_channel<D>(x, mine) * plane + unit.row * x.width + column);
+  const bool inside[2] = {column < x.width, column + 1 < x.width}, lower = unit.row + 1 < x.height;
   const T zero = from_float<T>(0);
 #pragma unroll
   for (int block = 0; block < D / 8; ++block) {
+    if (D > 8 && block == D / 16) from -= (D - x.channels) / 2 * plane;
+    const bool channel = has_channel<D>(x, 8 * block + mine), has[2] = {channel && inside[0], channel && inside[1]};
     const T* const below = from + x.width;
     const unsigned right[2] = {two(has[0] ? from[0] : zero, has[1] ? from[1] : zero),
                                two(lower && has[0] ? below[0] : zero, lower && has[1] ? below[1] : zero)};
@@ -82,7 +84,7 @@ __global__ void __launch_bounds__(THREADS) tensor_query_backward(const TensorQue
   const int map = tile.map;
 
   fill_tile(keys, map_of<T>(p.k, x, map), map_of<T>(p.v, x, map), tile, x);
-  fill_embeddings<D, K>(embeddings, Embeddings<T>::of(p.rel_h, p.rel_w, x, map));
+  fill_embeddings<D, K>(embeddings, Embeddings<T>::of(p.rel_h, p.rel_w, x, map), x);
   wait_for_copies<0>();
   __syncthreads();
 
@@ -193,9 +195,12 @@ __global__ void __launch_bounds__(THREADS) tensor_query_backward(const TensorQue
     }
   __syncthreads();
   for (int i = threadIdx.x; i < D * K; i += THREADS) {
+    const int channel = i / K, shift = i - channel * K;
+    if (!has_channel<D>(x, channel)) continue;
     float sum = 0;
 #pragma unroll
-    for (int other = 0; other < WARPS; ++other) sum += by_warp[(other * D + i / K) * 8 + i % K];
-    p.partial[static_cast<long long>(blockIdx.x) * D * K + i] = sum;
+    for (int other = 0; other < WARPS; ++other) sum += by_warp[(other * D + channel) * 8 + shift];
+    const int to = own_channel<D>(x, channel) * K + shift;
+    p.partial[static_cast<long long>(blockIdx.x) * x.channels * K + to] = sum;
   }
 }

@@ -5,6 +5,19 @@
 constexpr int THREADS = 128, WARPS = THREADS / 32;
 constexpr float LOG_2 = 0.6931471805599453f;
 
+// D channels, of which a head may have fewer: its halves, which meet row and column embeddings, begin where those of D
+// channels do, and what it does not have is zero.
+template <int D>
+DEVICE bool has_channel(const Extents& x, int channel) {
+  return channel % (D / 2) < x.channels / 2;
+}
+
+// Which of a head's channels it is.
+template <int D>
+DEVICE int own_channel(const Extents& x, int channel) {
+  return channel < D / 2 ? channel : channel - (D - x.channels) / 2;
+}
+
 // Both maps in shared memory, one after the other, in elements: [channel][row][column].
 template <int D, int K>
 struct Tile {
@@ -41,7 +54,7 @@ struct Unit {
   __device__ __forceinline__ bool has(const Extents& x, int h) const { return row + h < x.height && column < x.width; }
 };
 
-// Copies what the image has of a tile, VEC values at a time, of which each row has a whole number.
+// Copies what the image has of a tile, VEC values at a time, of which each row has a whole number; heads of D channels.
 template <int VEC, typename T, int D, int K>
 DEVICE void copy_inside(T* memory, const T* one, const T* other, const Tile<D, K>& tile, const Extents& x) {
   typedef Tile<D, K> Shape;
@@ -90,11 +103,28 @@ DEVICE void copy_inside(T* memory, const T* one, const T* other, const Tile<D, K
   }
 }
 
+// The same for heads of fewer channels.
+template <typename T, int D, int K>
+DEVICE void copy_narrow(T* memory, const T* one, const T* other, const Tile<D, K>& tile, const Extents& x) {
+  typedef Tile<D, K> Shape;
+  for (int i = threadIdx.x; i < D * Shape::ROWS * Shape::COLUMNS; i += THREADS) {
+    const int line = i / Shape::COLUMNS, channel = line / Shape::ROWS;
+    const int row = tile.top - K / 2 + line - channel * Shape::ROWS;
+    const int column = tile.left - Shape::MARGIN + i - line * Shape::COLUMNS;
+    const bool inside = row >= 0 && row < x.height && column >= 0 && column < x.width;
+    if (!inside || !has_channel<D>(x, channel)) continue;
+    const int from = (own_channel<D>(x, channel) * x.height + row) * x.width + column;
+    const int to = i + channel * (Shape::CHANNEL - Shape::ROWS * Shape::COLUMNS);
+    memory[to] = one[from];
+    memory[to + Shape::MAP] = other[from];
+  }
+}
+
 // Fills a tile with two maps, and with zeros outside the image. Its copies are under way when this returns.
 template <typename T, int D, int K>
 DEVICE void fill_tile(T* memory, const T* one, const T* other, const Tile<D, K>& tile, const Extents& x) {
   typedef Tile<D, K> Shape;
-  const bool whole = tile.top >= K / 2 && tile.top + Shape::HEIGHT + K / 2 <= x.height &&
+  const bool whole = x.channels == D && tile.top >= K / 2 && tile.top + Shape::HEIGHT + K / 2 <= x.height &&
                      tile.left >= Shape::MARGIN && tile.left + Shape::WIDTH + Shape::MARGIN <= x.width;
   if (!whole) {
 #pragma unroll 4
@@ -103,7 +133,9 @@ DEVICE void fill_tile(T* memory, const T* one, const T* other, const Tile<D, K>&
     __syncthreads();
   }
   // A copy has 4 bytes at least, or is none.
-  if (x.width % 4 == 0)
+  if (x.channels != D)
+    copy_narrow(memory, one, other, tile, x);
+  else if (x.width % 4 == 0)
     copy_inside<4>(memory, one, other, tile, x);
   else if (x.width % 2 == 0)
     copy_inside<2>(memory, one, other, tile, x);
@@ -114,10 +146,10 @@ DEVICE void fill_tile(T* memory, const T* one, const T* other, const Tile<D, K>&
 
 // Embeddings as right factors [D][8]: of rows, zero for the second half of the channels; then of columns.
 template <int D, int K, typename T>
-DEVICE void fill_embeddings(T* memory, const Embeddings<T>& rel) {
+DEVICE void fill_embeddings(T* memory, const Embeddings<T>& rel, const Extents& x) {
   for (int i = threadIdx.x; i < 2 * D * 8; i += THREADS) {
     const int shift = i % 8, channel = i / 8 % D;
-    const bool by_column = i >= 8 * D, has = shift < K && by_column == (channel >= D / 2);
-    memory[i] = from_float<T>(has ? rel.at(channel, shift, shift) : 0.0f);
+    const bool by_column = i >= 8 * D, has = shift < K && by_column == (channel >= D / 2) && has_channel<D>(x, channel);
+    memory[i] = from_float<T>(has ? rel.at(own_channel<D>(x, channel), shift, shift) : 0.0f);
   }
 }

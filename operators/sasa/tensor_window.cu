@@ -1,4 +1,4 @@
-// Local attention on tensor cores, in 16 bits, for odd windows up to 7 and heads of 8, 16, 32 or 64 channels.
+// Local attention on tensor cores, in 16 bits, for odd windows up to 7 and heads of up to D channels: 8, 16, 32 or 64.
 //
 // A warp takes 16 queries, 8 columns of two rows. The windows of 8 neighbouring columns lie in 16 columns of keys, so a
 // row of keys makes one product [16 queries x channels] [channels x 16 keys], of which each query keeps its band. The
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(THREADS) tensor_forward(const TensorForward p)
   const int map = tile.map;
 
   fill_tile(keys, map_of<T>(p.k, x, map), map_of<T>(p.v, x, map), tile, x);
-  fill_embeddings<D, K>(embeddings, Embeddings<T>::of(p.rel_h, p.rel_w, x, map));
+  fill_embeddings<D, K>(embeddings, Embeddings<T>::of(p.rel_h, p.rel_w, x, map), x);
   wait_for_copies<0>();
   __syncthreads();
 

@@ -18,12 +18,17 @@ THREADS = 128
 HEIGHT, MARGIN = 8, 4
 """Rows of a tile, and columns of keys beyond it on either side."""
 WIDTHS = {8: 32, 16: 32, 32: 16, 64: 8}
-"""Columns of a tile by channels of a head."""
+"""Columns of a tile by channels that an instance has; a head may have fewer."""
 
 
 def covers_in_16_bits(p: Params, dtype: torch.dtype, q: torch.Size) -> bool:
     """Whether there are instances for this window and head width; values are 16 bits."""
-    return dtype != torch.float32 and p.kernel_size == WINDOW and q[2] in WIDTHS
+    return dtype != torch.float32 and p.kernel_size == WINDOW and q[2] <= max(WIDTHS)
+
+
+def channels_of(q: torch.Size) -> int:
+    """Channels of the smallest instance that a head fits."""
+    return next(channels for channels in WIDTHS if q[2] <= channels)
 
 
 @kernel
@@ -39,7 +44,7 @@ def tensor_forward(
     lse: torch.Size,
 ) -> Launch:
     """q, k, v, embeddings -> y and the logarithm of the softmax's denominator [N, h, H, W]."""
-    channels, window = q[2], p.kernel_size
+    channels, window = channels_of(q), p.kernel_size
     steps = max(1, channels // 16)
     # Two with the positions of each 16 channels, and for each row of keys two with keys, one with values of 8 channels.
     products = 2 * steps + (window + 1) * (2 * steps + channels // 8)
@@ -62,7 +67,7 @@ def tensor_query_backward(
     partial: torch.Size | None,
 ) -> Launch:
     """Gradient of q; attention times its gradient, summed [N, h, H, W]; the embeddings' gradient by block."""
-    channels, window = q[2], p.kernel_size
+    channels, window = channels_of(q), p.kernel_size
     steps = max(1, channels // 16)
     # For each row of keys: two with keys, two with values, and slopes in two parts with keys. Then the embeddings'.
     rows = (window + 1) * (4 * steps + 2 * (channels // 8))
@@ -87,7 +92,7 @@ def tensor_key_backward(
     grad_v: torch.Size | None,
 ) -> Launch:
     """Gradients of k and v."""
-    channels = q[2]
+    channels = channels_of(q)
     steps = max(1, channels // 16)
     # For each row of queries: with keys, values and positions, the attention with gradients, slopes with queries.
     positions = 4 if channels <= 16 else 2 * steps
@@ -98,21 +103,21 @@ def tensor_key_backward(
 
 def tensor_splits(q: torch.Size) -> int:
     """Blocks that share a map."""
-    return ceil_div(q[4], WIDTHS[q[2]]) * ceil_div(q[3], HEIGHT)
+    return ceil_div(q[4], WIDTHS[channels_of(q)]) * ceil_div(q[3], HEIGHT)
 
 
 def _tile_bytes(p: Params, q: torch.Size) -> int:
     """Two maps' tiles in 16 bits, as `Tile` has them."""
     plane = _tile_pixels(p, q)
-    return 2 * 2 * q[2] * (plane if plane // 8 % 2 else plane + 8)
+    return 2 * 2 * channels_of(q) * (plane if plane // 8 % 2 else plane + 8)
 
 
 def _tile_pixels(p: Params, q: torch.Size) -> int:
-    return (HEIGHT + p.kernel_size - 1) * (WIDTHS[q[2]] + 2 * MARGIN)
+    return (HEIGHT + p.kernel_size - 1) * (WIDTHS[channels_of(q)] + 2 * MARGIN)
 
 
 def _embeddings_bytes(q: torch.Size) -> int:
-    return 2 * 2 * q[2] * 8
+    return 2 * 2 * channels_of(q) * 8
 
 
 def _launch(
@@ -126,7 +131,7 @@ def _launch(
     outputs: int = 1,
 ) -> Launch:
     """Plan a kernel whose warps make so many tensor-core products of each unit, 8 columns of two rows."""
-    channels, height, width = q[2:]
+    channels, height, width = channels_of(q), q[3], q[4]
     splits = tensor_splits(q)
     units = q[0] * q[1] * ceil_div(width, 8) * ceil_div(height, 2)
     return source.launch(

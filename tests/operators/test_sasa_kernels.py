@@ -30,6 +30,8 @@ SMALL = Params(heads=2, border="mask", embedding="per_head"), Nchw(1, 16, 14, 16
 TENSOR = Params(heads=1), Nchw(1, 16, 9, 9), "float16"
 WIDE = Params(heads=1, border="mask"), Nchw(1, 8, 9, 36), "bfloat16"
 DEEP = Params(heads=1, embedding="per_head"), Nchw(1, 32, 4, 18), "float16"
+NARROW = Params(heads=1), Nchw(1, 12, 5, 8), "float16"
+BROAD = Params(heads=1), Nchw(1, 66, 3, 8), "bfloat16"
 
 BUGS = {
     "exponentials overwrite logits that are still compared": (
@@ -86,6 +88,18 @@ BUGS = {
         "channel < D; channel += 2 * BATCH * groups) {",
         WIDE,
     ),
+    "channels of a narrow head lie too close": (
+        "tensor_tile.cuh",
+        "const int to = i + channel * (Shape::CHANNEL - Shape::ROWS * Shape::COLUMNS);",
+        "const int to = i;",
+        NARROW,
+    ),
+    "a narrow head has the row embedding of its first channel": (
+        "tensor_key_backward.cu",
+        "rel.row[of_row * K + shift]",
+        "rel.row[shift]",
+        NARROW,
+    ),
     "columns beyond the image keep their embedding": (
         "tensor_band.cuh",
         "beside || !band.inside[e] ? LEFT_OUT",
@@ -140,7 +154,7 @@ def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
     assert mutant("sasa", file, old, new).failures(*case)
 
 
-@pytest.mark.parametrize("case", [ANY, SMALL, TENSOR, WIDE, DEEP], ids=["any", "small", "tensor", "wide", "deep"])
+@pytest.mark.parametrize("case", [ANY, SMALL, TENSOR, WIDE, DEEP, NARROW, BROAD])
 def test_the_kernels_without_bugs_pass(case: Any) -> None:
     params, shape, dtype = case
     inputs = inputs_of(SASA, CatchingCase(params, shape, "contiguous"), getattr(torch, dtype))
@@ -224,7 +238,8 @@ def kernels_of(params: Params, shape: Nchw, dtype: torch.dtype) -> list[str]:
     [
         (Params(), 64, torch.float32, ["small_forward", "small_query_backward"]),
         (Params(), 512, torch.bfloat16, ["tensor_forward", "tensor_query_backward"]),
-        (Params(heads=1), 20, torch.float16, ["small_forward", "small_query_backward"]),
+        (Params(heads=1), 20, torch.float16, ["tensor_forward", "tensor_query_backward"]),
+        (Params(heads=1), 66, torch.float16, ["small_forward", "small_query_backward"]),
         (Params(heads=1), 130, torch.float32, ["any_forward", "any_query_backward"]),
         (Params(kernel_size=9), 64, torch.bfloat16, ["any_forward", "any_query_backward"]),
         (Params(kernel_size=5), 64, torch.float32, ["any_forward", "any_query_backward"]),
