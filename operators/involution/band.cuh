@@ -47,13 +47,11 @@ DEVICE Vector<T, 8> load_shifted(const T* row, int column, int width) {
 template <int VECTORS, int PITCH, int SHIFT, int UNIT, typename T>
 DEVICE void stage_image(T* to, const T* from, int rows, int row, int column, int height, int width) {
 #pragma unroll 2
-  for (unsigned i = threadIdx.x; i < rows * CHANNELS * VECTORS; i += blockDim.x) {
-    const unsigned line = i / VECTORS, v = i - line * VECTORS, channel = line % CHANNELS, below = line / CHANNELS;
-    const int from_row = row + static_cast<int>(below);
+  for (int i = threadIdx.x; i < rows * CHANNELS * VECTORS; i += blockDim.x) {
+    const int line = i / VECTORS, v = i - line * VECTORS, channel = line % CHANNELS, from_row = row + line / CHANNELS;
     Vector<T, 8> vector = zero_vector<T, 8>();
     if (from_row >= 0 && from_row < height)
-      vector = load_shifted<SHIFT, UNIT>(from + static_cast<int>(channel * height + from_row) * width, column + 8 * v,
-                                         width);
+      vector = load_shifted<SHIFT, UNIT>(from + (channel * height + from_row) * width, column + 8 * v, width);
     store_vector<T, 8>(to + line * PITCH + 8 * v, vector);
   }
 }
@@ -63,17 +61,17 @@ DEVICE void stage_image(T* to, const T* from, int rows, int row, int column, int
 template <typename T, int PLANES, int COLUMNS, int VECTOR, int PITCH>
 struct RowCopies {
   static constexpr int UNITS = COLUMNS / VECTOR, COUNT = ceil_div(PLANES * UNITS, 32);
-  const T* from[COUNT];
-  int to[COUNT];
+  const T* row;
+  int from[COUNT], to[COUNT];
   bool mine[COUNT], inside[COUNT];
 
-  __device__ __forceinline__ RowCopies(const T* row, int plane, int column, int width) {
+  __device__ __forceinline__ RowCopies(const T* row, int plane, int column, int width) : row(row) {
 #pragma unroll
     for (int c = 0; c < COUNT; ++c) {
       const int i = c * 32 + threadIdx.x % 32, k = i / UNITS, along = VECTOR * (i - k * UNITS), at = column + along;
       mine[c] = i < PLANES * UNITS;
       inside[c] = at >= 0 && at < width;
-      from[c] = row + (k * plane + at);
+      from[c] = k * plane + at;
       to[c] = k * PITCH + along;
     }
   }
@@ -84,9 +82,9 @@ struct RowCopies {
     for (int c = 0; c < COUNT; ++c) {
       if (!mine[c]) continue;
       if constexpr (VECTOR > 1)
-        copy_async<VECTOR * 2>(rows + to[c], from[c] + further, exists && inside[c]);
+        copy_async<VECTOR * 2>(rows + to[c], row + (from[c] + further), exists && inside[c]);
       else
-        rows[to[c]] = exists && inside[c] ? from[c][further] : T{};
+        rows[to[c]] = exists && inside[c] ? row[from[c] + further] : T{};
     }
   }
 };
