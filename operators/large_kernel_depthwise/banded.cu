@@ -6,13 +6,13 @@
 //   W[k][n] = weight[a][k - n - offset], zero where there is no such tap: a band.
 //
 // Rows of X may be any 16 rows, so images of one channel are stacked and 7 or 14 rows waste nothing; between images lie
-// as many rows of zeros as a filter reaches beyond one. Columns begin at multiples of 8 whatever the padding, as 16-byte
-// accesses need: the band's offset makes up for it. The filter is kept twice, moved by one value against each other, so
-// that every pair of neighbours is one aligned word. Columns outside the image are not multiplied where a block has
-// whole rows.
+// as many rows of zeros as a filter reaches beyond one. Columns begin at multiples of 8 whatever the padding, as
+// 16-byte accesses need: the band's offset makes up for it. The filter is kept twice, moved by one value against each
+// other, so that every pair of neighbours is one aligned word. Columns outside the image are not multiplied where a
+// block has whole rows.
 //
 // Predicted bounds on an H200, clocks of an SM per output where memory takes 0.24: 7x7 on 56x56 0.24 (memory; tensor
-// cores 0.17, issue 0.12), on 14x14 0.28 (issue), 13x13 on 28x28 0.32 (tensor cores), on 7x7 0.41 (issue), 27x27 on
+// cores 0.17, issue 0.12), on 14x14 0.28 (issue), 13x13 on 28x28 0.32 (tensor cores), on 7x7 0.42 (issue), 27x27 on
 // 14x14 0.56 (issue, tensor cores), 31x31 on 56x56 1.12 (tensor cores). Not measured.
 #include "bands.cuh"
 
@@ -135,7 +135,8 @@ __global__ void __launch_bounds__(256, TILES < 7 ? 3 : 2) convolve_banded(const 
   const int first_held = first_column - (ALL ? 0 : left), begin = max(0, first_held), first_row = max(0, top - padding);
   const int end = place < p.images ? min(p.height, top + p.rows + padding) : 0;
   const int seen = p.width - begin - vector, room = 8 * STEPS - (begin - first_held) - vector;
-  const T* from = static_cast<const T*>(p.x) + start + image * image_size + (first_row + row) * p.width + begin + vector;
+  const T* from = static_cast<const T*>(p.x) + start + image * image_size;
+  from += (first_row + row) * p.width + begin + vector;
   T* to = planes + (place * pitch + first_row + row - (top - padding)) * STRIDE + begin - first_held + vector;
   // Outputs pass through shared memory, so that a row leaves in wide stores.
   T* y = static_cast<T*>(p.y) + start + image * image_size + (top + row) * p.width + first_column + vector;

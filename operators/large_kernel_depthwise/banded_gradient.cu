@@ -6,12 +6,13 @@
 //
 // matter by q - p alone: tap b of that row is the sum over the diagonal q = p + b + offset. One tile S of 16 columns x
 // 8 * STEPS therefore serves all columns, rows and images, and its diagonals are added up once, at the end. A warp has
-// the tiles of a few rows of the filter. What a block finds in its share of the images is one of `splits` parts, which sum_parts adds in order. Columns
-// outside the image are not multiplied where a block has whole rows.
+// the tiles of a few rows of the filter. What a block finds in its share of the images is one of `splits` parts, which
+// sum_parts adds in order. Columns outside the image are not multiplied where a block has whole rows.
 //
-// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.24: 7x7 on 56x56 0.24 (memory; tensor cores
-// 0.23, issue 0.18), on 14x14 0.25 (memory, issue), 13x13 on 28x28 0.42 (tensor cores), 27x27 on 14x14 0.59 (issue,
-// tensor cores), 31x31 on 56x56 1.43 (tensor cores, of whose products a band wastes more than half). Not measured.
+// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.24: 7x7 on 56x56 0.24 (memory; tensor
+// cores 0.23, issue 0.18), on 14x14 0.25 (memory, issue), 13x13 on 28x28 0.42 (tensor cores), on 7x7 1.0 (issue), 27x27
+// on 14x14 0.59 (issue, tensor cores), 31x31 on 56x56 1.43 (tensor cores, of whose products a band wastes a third). Not
+// measured.
 #include "bands.cuh"
 
 struct BandedGradient {
@@ -47,10 +48,18 @@ DEVICE void copy_unit(const BandedGradient& p, const Lane<T>& lane, long long im
     for (int line = first_row + lane.row; line < end; line += lines) {
       const long long place = image * image_size + line * p.width + vector;
       T* to = lane.planes + (image * pitch + line) * STRIDE + begin - first_held + vector;
-      copy_rows<T, BYTES, SEEN>(to, lane.x + place + begin, {}, exists, seen, room);
-      if (line < top || line >= top + p.rows) continue;
-      T* place_of_it = lane.gradients + (image * p.rows + line - top) * GRADIENT_STRIDE + vector;
-      copy_rows<T, BYTES, COLUMNS>(place_of_it, lane.gradient + place + first_column, {}, exists, columns, COLUMNS - vector);
+      const bool inside = line >= top && line < top + p.rows;
+      T* row = lane.gradients + (image * p.rows + line - top) * GRADIENT_STRIDE + vector;
+      if constexpr (BYTES == 2) {
+        T* const both[2] = {to, row};
+        const T* const from[2] = {lane.x + place + begin, lane.gradient + place + first_column};
+        const int ends[2] = {min(seen, room), inside ? min(columns, COLUMNS - vector) : 0};
+        copy_values<T, SEEN>(both, from, ends, {exists[0], exists[0]});
+      } else {
+        const T* from = lane.gradient + place + first_column;
+        copy_rows<T, BYTES, SEEN>(to, lane.x + place + begin, {}, exists, seen, room);
+        if (inside) copy_rows<T, BYTES, COLUMNS>(row, from, {}, exists, columns, COLUMNS - vector);
+      }
     }
   }
 }
@@ -87,7 +96,8 @@ __global__ void __launch_bounds__(256, BANDS <= 5 ? 2 : 1)
     const int image = i / p.rows, row = i - image * p.rows;
     places[i] = image < p.images ? (image * pitch + row) * STRIDE * static_cast<int>(sizeof(T)) : 0;
   }
-  const int line = threadIdx.x / 2, first = p.images > 1 && static_cast<int>(blockDim.x) >= 2 * p.rows ? line / p.rows : 0;
+  const int line = threadIdx.x / 2, lines = blockDim.x / 2;
+  const int first = p.images > 1 && lines >= p.rows ? line / p.rows : 0;
 
   // Matrices of the gradient: 8 rows x 8 columns of upper left, upper right, lower left, lower right.
   const int gradient_row = lane / 16 * 8 + lane % 8, gradient_column = lane / 8 % 2 * 8;

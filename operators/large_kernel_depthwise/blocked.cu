@@ -2,7 +2,8 @@
 // gradient.
 //
 // A thread computes 4 rows of 8 outputs in registers: each row of the image that they see passes by once, eight taps at
-// a time, and meets up to four rows of the filter. The filter is read from shared memory, the same words by all threads.
+// a time, and meets up to four rows of the filter. The filter is read from shared memory, the same words by all
+// threads.
 //
 // Predicted bounds on an H200, clocks of an SM per output where memory takes 0.49: 13x13 on 28x28 2.0, 31x31 on 56x56
 // 9.1 (issue; of five instructions of the main loop four are multiply-adds). Not measured.

@@ -4,8 +4,8 @@
 // The filter stays in a thread's registers. A thread computes 7 rows of 4 outputs: each row of the image that they see
 // is loaded once, as three vectors, and meets all rows of the filter that it is under.
 //
-// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.49: 7x7 on 56x56 0.49 (memory; issue 0.45,
-// of it 0.38 multiply-adds), on 28x28 0.49 (memory; issue 0.47), on 14x14 0.55 (issue). Not measured.
+// Predicted bounds on an H200, clocks of an SM per output where memory takes 0.49: 7x7 on 56x56 0.49 (memory; issue
+// 0.45, of it 0.38 multiply-adds), on 28x28 0.49 (memory; issue 0.47), on 14x14 0.55 (issue). Not measured.
 #include "strips.cuh"
 
 struct Short {

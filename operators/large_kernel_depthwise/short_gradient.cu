@@ -6,8 +6,8 @@
 // added up in order. What a block finds in its share of the images is one of `splits` parts, which sum_parts adds in
 // order.
 //
-// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 7x7 on 56x56 0.49 (memory; issue 0.48,
-// of it 0.38 multiply-adds), on 28x28 0.52 (issue), on 14x14 0.61 (issue). Not measured.
+// Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.49: 7x7 on 56x56 0.49 (memory; issue
+// 0.48, of it 0.38 multiply-adds), on 28x28 0.52 (issue), on 14x14 0.61 (issue). Not measured.
 #include "strips.cuh"
 
 struct ShortGradient {
