@@ -18,6 +18,7 @@ from opbench.check import incoming_gradient, usable_core
 from opbench.errors import PluginError, Unsupported
 from opbench.networks import catalogue
 from opbench.networks.network import Network
+from opbench.networks.settling import settle
 from opbench.networks.slot import Filling, slots
 from opbench.registry import Registry
 
@@ -121,6 +122,8 @@ class Subject:
         module.to(device, self.dtype).train(self.case.pass_ == "training")
         if self.case.memory_format == "channels_last":
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.network is not None and self.case.pass_ == "forward" and device.type != "meta":
+            settle(module, self.feature_map(seed, device))
         return module
 
     def _built(self, core: Core) -> nn.Module:

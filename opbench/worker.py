@@ -161,6 +161,7 @@ def _fed(subject: Subject, device: torch.device | None = None) -> list[tuple[Any
     calls: list[tuple[Any, tuple[Tensor, ...]]] = []
     operator, scope = subject.case.operator, subject.case.scope
     module = subject.module(gate.shared_inputs(subject.operator.reference, calls), device=device)
+    calls.clear()  # What has settled the norms of a network is not its case.
     module(subject.feature_map(device=device))
     if not calls:
         raise PluginError(f"{operator}: the {scope} never calls its core, so its implementations cannot differ")

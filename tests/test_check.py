@@ -189,6 +189,46 @@ def test_a_reference_that_overflows_accepts_only_what_does_not(dtype: torch.dtyp
     assert passes(loses(math.inf), loses(0), dtype)
 
 
+def peaks(_: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention without a scale: logits of some hundred, of which the softmax takes differences."""
+    return torch.softmax(q @ k.mT, -1) @ v
+
+
+def in_tf32(core: Core) -> Core:
+    """The same with every operand cut to the ten bits of mantissa that TF32 has."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        return (tensor.view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+    def cut_core(p: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # Straight through, so that the gradients are those of the cut values.
+        q, k, v = (tensor + (cut(tensor.detach()) - tensor.detach()) for tensor in (q, k, v))
+        result: Tensor = core(p, q, k, v)
+        return result
+
+    return cut_core
+
+
+def test_where_inputs_a_rounding_away_give_another_result_the_reference_is_not_refused() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (25 * torch.randn(2, 24, 16, generator=generator) for _ in range(2))
+    tensors = {"q": q, "k": k, "v": torch.randn(2, 24, 16, generator=generator)}
+    operator = Operator(reference=peaks)
+    standard = gate.Standard.of(operator, None, tensors)
+    quantity = "grad_q"
+    # The case is what it is meant to be: the reference itself loses more than the ceiling of well-behaved sums.
+    plain = gate.compare(
+        quantity, standard.own[quantity], standard.truth[quantity], standard.own[quantity], standard.scale[quantity],
+        torch.float32,
+    )  # fmt: skip
+    assert not plain.passed
+    rows = gate.check(operator, peaks, None, tensors)
+    assert [row.quantity for row in rows if not row.passed] == []
+    # What is a thousand times less precise is still refused.
+    refused = [row.quantity for row in gate.check(operator, in_tf32(peaks), None, tensors) if not row.passed]
+    assert {"grad_q", "grad_k"} <= set(refused)
+
+
 def test_the_ceiling_is_below_what_it_must_keep_out() -> None:
     """TF32 loses up to 2⁻¹¹ of a value and bfloat16 up to 2⁻⁹; a row of 512 is the 512th part of a squared norm."""
     assert gate.rounding(torch.float32)[1] < 2**-11 / 3

@@ -21,6 +21,9 @@ NORMS: Mapping[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "synchronised"
 """They compute the same on one device; counters that know modules by their class may know only the first."""
 
 _WIDTHS = (64, 128, 256, 512)
+_BRANCH = 0.2
+"""What the last norm of a block is scaled by before training. Goyal et al. (2017) begin with zero, which would leave no
+gradient to measure; with one, sixteen blocks of products of products triple every rounding sixteen times."""
 
 
 def build(
@@ -103,6 +106,7 @@ class Bottleneck(nn.Module):
             OrderedDict(slot=fill(width, stride=stride), norm=norm(width), activation=nn.ReLU())
         )
         self.expand = _convolution_norm(width, outputs, 1, 1, norm)
+        _damp(self.expand[1])
         self.shortcut = _shortcut(channels, outputs, stride, norm)
         self.activation = nn.ReLU()
 
@@ -123,6 +127,7 @@ class Basic(nn.Module):
             OrderedDict(slot=fill(channels, width, stride), norm=norm(width), activation=nn.ReLU())
         )
         self.second = nn.Sequential(OrderedDict(slot=fill(width), norm=norm(width)))
+        _damp(self.second.get_submodule("norm"))
         self.shortcut = _shortcut(channels, width, stride, norm)
         self.activation = nn.ReLU()
 
@@ -148,6 +153,10 @@ def _stem(fill: Filling, stem: Stem, norm: type[nn.Module]) -> nn.Sequential:
             parts["second"] = _convolution_norm(width // 2, width // 2, 3, 1, norm, nn.ReLU())
         parts["last"] = _convolution_norm(width // 2, width, 3, 1, norm, nn.ReLU())
     return nn.Sequential(OrderedDict(**parts, pool=nn.MaxPool2d(3, 2, 1)))
+
+
+def _damp(norm: nn.Module) -> None:
+    nn.init.constant_(norm.get_parameter("weight"), _BRANCH)
 
 
 def _shortcut(channels: int, outputs: int, stride: int, norm: type[nn.Module]) -> nn.Module:

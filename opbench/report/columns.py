@@ -14,7 +14,7 @@ from opbench.report import keys
 from opbench.report.cells import Draft, table
 from opbench.report.model import Column, Table
 from opbench.report.rows import SOURCES, Row
-from opbench.report.words import DOUBTFUL_TIME, NOT_APPLICABLE, outcome_in_words
+from opbench.report.words import DOUBTFUL_TIME, NONE, NOT_APPLICABLE, outcome_in_words
 from opbench.results import Counts, Memory
 
 NAME_LIMIT = 60
@@ -37,6 +37,7 @@ def of_rows(title: str, rows: Sequence[Row], baseline: str | None) -> Table:
         _params(rows),
         *_counts(rows),
         *_times(baseline),
+        *_throughput(rows),
         *_memory(rows),
         _notes(),
     ]
@@ -162,6 +163,17 @@ def _times(baseline: str | None) -> list[_Kind]:
         _Kind(_number("ratio", f"÷ {plain(baseline, NAME_LIMIT)}", rank=2), _ratio),
         _Kind(_number("ratio_interval", "95 % interval", rank=9), _ratio_interval),
     ]
+
+
+def _throughput(rows: Sequence[Row]) -> list[_Kind]:
+    """Images per second, which is how networks are spoken of; no contest, for it is the latency again."""
+    if all(row.record.case.scope != "network" for row in rows):
+        return []
+    return [_Kind(_number("throughput", "images/s", rank=8), lambda row: Draft(_images_per_second(row)))]
+
+
+def _images_per_second(row: Row) -> str:
+    return NONE if row.throughput is None else units.significant(row.throughput)
 
 
 def _latency(row: Row) -> Draft:

@@ -42,6 +42,11 @@ class Row:
         return {**self.record.case.params, **self.record.params}
 
     @property
+    def throughput(self) -> float | None:
+        """Images per second."""
+        return self.record.case.shape.batch / self.latency.median if self.latency else None
+
+    @property
     def intensity(self) -> float | None:
         """FLOPs, taps on padding excluded, for each byte that must be moved."""
         counts = self.record.counts

@@ -9,7 +9,7 @@ Every row has every key; None where there is no value. Among the keys:
   `macs_fvcore`, `macs_torch`, `counters_agreement`, `compulsory_bytes`, `intensity_flops_per_byte`;
 - `cache`, `threads`, `device`, `launch`: the policy; `latency_seconds_median` with its 95 % interval
   `latency_seconds_low` … `latency_seconds_high`; `ratio_to_baseline` with `ratio_low` … `ratio_high`, or
-  `ratio_refused` with the reason;
+  `ratio_refused` with the reason; `images_per_second`;
 - on a GPU, `call_seconds_median`: what a caller waits who launches on an idle device, `host_seconds_median`: what
   launching takes the host; `voided_samples` of which `voided_causes` tells why, `sm_clock_hz`, and `timing_notes`;
 - `forward_peak_bytes_tracker`, `saved_bytes_tracker`, `backward_peak_bytes_tracker`, and the same of
@@ -47,6 +47,7 @@ def _row(row: Row, directory: str, baseline: str | None) -> dict[str, Value]:
         **_counts(row.record.counts or Counts()),
         "intensity_flops_per_byte": row.intensity,
         **_latency(row),
+        "images_per_second": row.throughput,
         **_timing(row.timing),
         "baseline": baseline,
         "ratio_to_baseline": _of(row.ratio, "value"),

@@ -119,7 +119,7 @@ def test_a_network_is_the_sum_of_its_layers_and_of_what_is_around_them(operator:
         for _, slot, x, _ in places:
             assert slot.operator.cost is not None
             layers += slot.operator.cost(slot.params, x).layer.of_pass(pass_)
-        assert of_cases.macs(walked, pass_) == layers + of_cases.macs(around, pass_)  # type: ignore[arg-type]
+        assert of_cases.macs(walked, pass_) == layers + of_cases.macs(around, pass_)
 
 
 def _within(path: str, outer: str) -> bool:
