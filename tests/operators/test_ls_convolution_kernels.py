@@ -49,7 +49,7 @@ BUGS = {
         Params(),
         SMALL,
     ),
-    "the mappings are swapped": ("cuda.py", 'p.mapping == "inter', 'p.mapping != "inter', Params(), SMALL),
+    "the mappings are swapped": ("cuda.py", 'if p.mapping == "inter', 'if p.mapping != "inter', Params(), SMALL),
     "kernels of any size look beside": ("cuda.py", "stride, k // 2,", "stride, k // 2 - 1,", *NINE),
 }
 
