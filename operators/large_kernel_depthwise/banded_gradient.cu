@@ -11,7 +11,7 @@
 //
 // Predicted bounds on an H200, clocks of an SM per pixel where memory takes 0.24: 7x7 on 56x56 0.24 (memory; tensor
 // cores 0.23, issue 0.18), on 14x14 0.25 (memory, issue), 13x13 on 28x28 0.42 (tensor cores), on 7x7 1.0 (issue), 27x27
-// on 14x14 0.59 (issue, tensor cores), 31x31 on 56x56 1.43 (tensor cores, of whose products a band wastes a third). Not
+// on 14x14 0.59 (issue, tensor cores), 31x31 on 56x56 1.43 (tensor cores, of whose products a band wastes a quarter). Not
 // measured.
 #include "bands.cuh"
 
