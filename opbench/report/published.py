@@ -169,8 +169,12 @@ def _verdict(line: _Line) -> Draft:
     ]
     words = [verdict for verdict, _ in told]
     reasons = [f"{why or 'not explained'}" for verdict, why in told if verdict == "differs"]
+    if not words:
+        return Draft(
+            "nothing is printed", None, tuple(filter(None, (line.row.parameters_differ, line.row.flops_differ)))
+        )
     text = words[0] if len(set(words)) == 1 else "; ".join(words)
-    return Draft(text if words else NONE, None, tuple(dict.fromkeys(reasons)))
+    return Draft(text, None, tuple(dict.fromkeys(reasons)))
 
 
 def _text(key: str, title: str, rank: int = 0) -> Column:

@@ -210,3 +210,33 @@ def test_one_value_is_a_list_of_one(bench: Bench, operator: str) -> None:
     assert suite.measure.threads == (2,)
     assert suite.measure.cache == ("hot",)
     assert ids(suite) == ["blur/1x4x8x8/float32/layer/forward"]
+
+
+def test_a_network_brings_its_input_and_its_operator(bench: Bench) -> None:
+    suite = bench.cases("""\
+  - {network: rednet-50, implementation: reference}
+  - {network: resnet-50, operator: [blur, shift], implementation: reference, batch: [1, 4], resolution: 64}
+  - {network: resnet-50, operator: blur, implementation: reference, shape: 2x3x32x48}
+""")
+    assert ids(suite) == [
+        "rednet-50:involution/1x3x224x224/float32/network/forward",
+        *(
+            f"resnet-50:{operator}/{batch}x3x64x64/float32/network/forward"
+            for operator in ("blur", "shift")
+            for batch in (1, 4)
+        ),
+        "resnet-50:blur/2x3x32x48/float32/network/forward",
+    ]
+    assert {row.name for row in suite.plan} == {"rednet-50:involution", "resnet-50:blur", "resnet-50:shift"}
+
+
+def test_a_network_can_be_excluded_and_be_the_baseline(bench: Bench) -> None:
+    text = (
+        "version: 1\ntitle: t\nquestion: q\nreport: {baseline: 'resnet-50:blur'}\n"
+        "cases: [{network: [resnet-50, resnet-26], operator: [blur, shift], implementation: reference,"
+        " exclude: [{network: resnet-26, operator: blur}]}]\n"
+    )
+    assert [row.name for row in bench.load(text).plan] == ["resnet-50:blur", "resnet-50:shift", "resnet-26:shift"]
+    assert bench.faults(text.replace("'resnet-50:blur'", "'resnet-50:blurr'")) == [
+        "suite.yaml:4:20: report.baseline: the suite measures no 'resnet-50:blurr'; did you mean 'resnet-50:blur'?"
+    ]

@@ -43,8 +43,8 @@ report: {baseline: blurr/native}
         "suite.yaml:1:10: version: must be 1, got 2",
         "suite.yaml:2:1: unknown key 'titel'; did you mean 'title'?",
         f"suite.yaml:3:29: defaults.dtype[1]: must be {DTYPES}, got 'flaot16'; did you mean 'float16'?",
-        "suite.yaml:3:39: defaults: unknown key 'kernel'; there are 'operator', 'network', 'implementation', 'shape', 'batch', "
-        "'channels', 'resolution', 'params', 'dtype', 'memory_format', 'pass', 'scope'",
+        "suite.yaml:3:39: defaults: unknown key 'kernel'; there are 'operator', 'network', 'implementation', 'shape', "
+        "'batch', 'channels', 'resolution', 'params', 'dtype', 'memory_format', 'pass', 'scope'",
         "suite.yaml:5:16: cases[0].operator[0]: no operator 'blurr'; did you mean 'blur'?",
         "suite.yaml:6:13: cases[0].shape[0]: '1x4x8' is not a shape; "
         "write batch x channels x height x width, as in 32x64x56x56",
@@ -185,6 +185,26 @@ def test_settings_say_what_is_legal(bench: Bench, extra: str, what: str) -> None
             "cases[0].exclude: must be a list, got a mapping",
         ),
         (
+            "{network: §resnet-5, operator: blur}",
+            "cases[0].network: no network 'resnet-5'; did you mean 'resnet-50'?",
+        ),
+        (
+            "{network: resnet-50, operator: §blurr}",
+            "cases[0].operator: no operator 'blurr'; did you mean 'blur'?",
+        ),
+        (
+            "{network: resnet-50, operator: blur, scope: §layer}",
+            "cases[0].scope: 'layer' is no scope of a network; leave 'scope' out",
+        ),
+        (
+            "{operator: blur, shape: 1x4x8x8, scope: §network}",
+            "cases[0].scope: 'network' needs the key 'network', with the name of one",
+        ),
+        (
+            "{network: resnet-50, operator: blur, params: {§sgima: 1}}",
+            "cases[0].params: blur has no parameter 'sgima'; did you mean 'sigma'?",
+        ),
+        (
             "{operator: blur, shape: 1x4x8x8, exclude: [§{}]}",
             "cases[0].exclude[0]: names nothing; it would exclude every combination",
         ),
@@ -205,8 +225,8 @@ def test_settings_say_what_is_legal(bench: Bench, extra: str, what: str) -> None
         ),
         (
             "{operator: blur, shape: 1x4x8x8, exclude: [{§include: []}]}",
-            "cases[0].exclude[0]: unknown key 'include'; there are 'operator', 'network', 'implementation', 'shape', 'batch', "
-            "'channels', 'resolution', 'params', 'dtype', 'memory_format', 'pass', 'scope'",
+            "cases[0].exclude[0]: unknown key 'include'; there are 'operator', 'network', 'implementation', 'shape', "
+            "'batch', 'channels', 'resolution', 'params', 'dtype', 'memory_format', 'pass', 'scope'",
         ),
         (
             "{operator: blur, shape: [1x4x8x8, 2x4x8x8], include: [§{operator: shift}]}",

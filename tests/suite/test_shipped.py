@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -15,13 +16,13 @@ import pytest
 from opbench.cases import Case, Nchw
 from opbench.errors import Unsupported
 from opbench.inspection import Description, describe_operator
-from opbench.params import build
 from opbench.registry import Registry
 from opbench.suite import Suite, load, schema
 from opbench.suite.document import read
 
 SUITES = Path(__file__).parents[2] / "suites"
-NAMES = ["channels", "equal_shape", "kernel_size", "kernels", "published_layers", "quickstart", "resolution"]
+NAMES = ["channels", "equal_shape", "kernel_size", "kernels", "published", "published_layers", "quickstart"]
+NAMES += ["resnet50_slot", "resnet50_slot_small", "resolution"]
 OPERATORS = [
     "convolution",
     "drconv",
@@ -44,21 +45,18 @@ class InProcess:
         return describe_operator(self.registry.load(operator))
 
     def refusals(self, cases: Sequence[Case]) -> Mapping[str, str]:
-        import torch
-
-        from opbench.api import Maker
+        from opbench.subject import Subject
 
         found = {}
         for case in cases:
-            operator = self.registry.load(case.operator)
             try:
-                params = build(operator.params, case.params)
-                operator.inputs(params, case.shape, Maker(device=torch.device("meta")))
+                Subject.load(self.registry, case).refuse()
             except (ValueError, Unsupported) as error:
                 found[case.id] = str(error)
         return found
 
 
+@functools.cache
 def suite(name: str) -> Suite:
     return load(SUITES / f"{name}.yaml", inspect=InProcess)
 
