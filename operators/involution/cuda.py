@@ -20,7 +20,7 @@ MAX_OFFSET = 2**31 - 1
 def aggregate(p: Params, dtype: torch.dtype, x: torch.Size, weight: torch.Size, y: torch.Size) -> Launch:
     """[N, C, H, W], [N, G, k, k, Ho, Wo] -> [N, C, Ho, Wo]."""
     _require_offsets(p, x, weight)
-    if planar.covers(p, dtype, weight[5]):
+    if planar.covers(p, dtype, *weight[4:]):
         return planar.forward(p, dtype, weight)
     if banded.covers(p, dtype):
         return banded.forward(p, dtype, x, weight)
@@ -35,7 +35,7 @@ def input_gradient(
 ) -> Launch:
     """[N, C, Ho, Wo], [N, G, k, k, Ho, Wo] -> [N, C, H, W]."""
     _require_offsets(p, grad_x, weight)
-    if planar.covers(p, dtype, weight[5]):
+    if planar.covers(p, dtype, *weight[4:]):
         return planar.input_gradient(p, dtype, weight)
     if banded.covers(p, dtype):
         return banded.input_gradient(p, dtype, grad_x, weight)
@@ -50,7 +50,7 @@ def weight_gradient(
 ) -> Launch:
     """[N, C, Ho, Wo], [N, C, H, W] -> [N, G, k, k, Ho, Wo]."""
     _require_offsets(p, x, grad_weight)
-    if planar.covers(p, dtype, grad_weight[5]):
+    if planar.covers(p, dtype, *grad_weight[4:]):
         return planar.weight_gradient(p, dtype, grad_weight)
     if banded.covers(p, dtype):
         return banded.weight_gradient(p, dtype, x, grad_weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from opbench.cuda import TYPE_NAMES, Launch, Operations, Source, ceil_div
+from opbench.cuda.plan import MAX_GRID
 
 from . import banded
 from .reference import Params
@@ -22,9 +23,10 @@ CHUNK, MARGIN = 136, 32
 ITEM_BYTES = 2
 
 
-def covers(p: Params, dtype: torch.dtype, width: int) -> bool:
-    """Whether these kernels compute an involution of images of that width."""
-    return banded.covers(p, dtype) and p.kernel_size in KERNEL_SIZES and p.stride == 1 and width <= MOST_COLUMNS
+def covers(p: Params, dtype: torch.dtype, height: int, width: int) -> bool:
+    """Whether these kernels compute an involution of images of that size."""
+    small = width <= MOST_COLUMNS and ceil_div(height, MOST_ROWS) <= MAX_GRID[1]
+    return small and banded.covers(p, dtype) and p.kernel_size in KERNEL_SIZES and p.stride == 1
 
 
 def forward(p: Params, dtype: torch.dtype, weight: torch.Size) -> Launch:

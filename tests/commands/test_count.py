@@ -52,7 +52,7 @@ def test_count_documents_the_json_of_a_network(workshop: Workshop) -> None:
 
 
 def test_another_operator_is_counted_in_the_slots_of_a_network(workshop: Workshop) -> None:
-    arguments = ["--operator", "box_blur", "--operators", EXAMPLES, "--input", "1x3x64x64", "--json"]
+    arguments: list[str | Path] = ["--operator", "box_blur", "--operators", EXAMPLES, "--input", "1x3x64x64", "--json"]
     command = workshop.opbench("count", "resnet-26", *arguments)
     # Without a formula, its core is looked into by torch's counter alone, and no paper's rule can be applied.
     assert command.status == 0

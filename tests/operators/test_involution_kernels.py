@@ -350,6 +350,11 @@ def test_images_and_groups_beyond_65535_share_one_axis_of_the_grid() -> None:
             assert launch.grid in [(140_000, 1, 1), (70_000, 1, 1)]
 
 
+def test_strips_of_a_very_tall_narrow_map_fit_the_grid() -> None:
+    for height in (14 * 65_535, 14 * 65_535 + 1):
+        assert len(plans(Params(), Nchw(1, 16, height, 1), torch.float16)) == 3
+
+
 @pytest.mark.parametrize(
     ("params", "extent", "message"),
     [
