@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test check format gpu-check clean
+.PHONY: help quickstart published test check format gpu-check clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.installed ## Install, measure all eight operators at one shape, show the table (about two minutes)
 	$(BIN)/opbench run suites/quickstart.yaml
+
+published: $(VENV)/.installed ## Count the published networks again into reports/published, and write reports/published.md
+	rm -f reports/published/run.json reports/published/records.jsonl
+	$(BIN)/opbench run suites/published.yaml --out reports/published
+	$(BIN)/opbench report reports/published --format markdown > reports/published.md
 
 test: $(VENV)/.installed-dev ## Install and run the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -13,11 +13,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from opbench.api import Core
 from opbench.cases import Nchw
 from opbench.errors import Unsupported
-from opbench.measure import flops
 from opbench.networks.slot import Slot
 from opbench.windows import Window
 from opbench.work import Macs, Work
@@ -206,9 +206,9 @@ def _work(macs: Macs, weight: Tensor) -> Work:
 
 def _product(func: Any, *args: Any, **kwargs: Any) -> Read:
     # Subscripts, broadcasts and transpositions are the business of torch's own counter.
-    outputs: list[Tensor] = []
-    seen = flops.count(lambda: outputs.append(func(*args, **kwargs)))
-    return outputs[0], {"kind": "product", "work": Work.bilinear(Macs.exact(seen.macs))}
+    with FlopCounterMode(display=False) as counter:
+        y = func(*args, **kwargs)
+    return y, {"kind": "product", "work": Work.bilinear(Macs.exact(counter.get_total_flops() // 2))}
 
 
 def _interpolate(func: Any, x: Tensor, *, mode: str, **more: Any) -> Read:
