@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opbench import store
 from opbench.results import Measured, Skipped, Wrong
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def test_an_operator_of_ones_own_runs_in_a_published_network(workshop: Workshop) -> None:
     workshop.plugin("mine")
-    entry = {"network": "resnet-26", "shape": "2x3x32x32", "pass": ["forward", "training"]}
+    entry: dict[str, Any] = {"network": "resnet-26", "shape": "2x3x32x32", "pass": ["forward", "training"]}
     suite = workshop.suite(["mine"], implementation="reference", **entry)
     command = workshop.opbench("run", suite, "--out", workshop.folder / "run")
     assert (command.status, [*(workshop.folder / "run").glob("report.md")]) == (0, [workshop.folder / "run/report.md"])
