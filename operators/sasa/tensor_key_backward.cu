@@ -82,9 +82,9 @@ __global__ void __launch_bounds__(THREADS) tensor_key_backward(const TensorKeyBa
     from[e] = 4 * shift + lane % 4;
     gives_first[e] = pair + e - key >= Shape::MARGIN - K / 2;
   }
-  for (int number = warp; number < Shape::UNITS; number += WARPS) {
+  const int units = tile.units(x);
+  for (int number = warp; number < units; number += WARPS) {
     const Unit unit = Unit::at(tile, x, number, lane);
-    if (!unit.inside) continue;
     Pixels<T, D> keys, values;
     keys.load(map_of<T>(p.k, x, map), x, unit, lane);
     values.load(map_of<T>(p.v, x, map), x, unit, lane);
@@ -92,6 +92,8 @@ __global__ void __launch_bounds__(THREADS) tensor_key_backward(const TensorKeyBa
     unsigned lower[PositionFactors<T, D, K>::WORDS] = {};
 #pragma unroll
     for (int j = 0; j <= K; ++j) {
+      // Nothing to wait for: it keeps the compiler from loading for later rows before registers are free for them.
+      __syncwarp();
       const T* const query_row = queries + unit.corner + j * Shape::COLUMNS;
       const T* const gradient_row = gradients + unit.corner + j * Shape::COLUMNS;
       // Rows of the upper keys' tap, and of the lower keys', which the row before had above.

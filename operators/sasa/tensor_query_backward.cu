@@ -90,9 +90,9 @@ __global__ void __launch_bounds__(THREADS) tensor_query_backward(const TensorQue
 
   const Band<K> band = Band<K>::of(lane);
   float grad_embeddings[D / 8][4] = {};  // [row or column of the window, from 8 on the latter][channel]
-  for (int number = warp; number < Shape::UNITS; number += WARPS) {
+  const int units = tile.units(x);
+  for (int number = warp; number < units; number += WARPS) {
     const Unit unit = Unit::at(tile, x, number, lane);
-    if (!unit.inside) continue;
     const long long first = static_cast<long long>(map) * x.height * x.width + unit.row * x.width + unit.column;
     Pixels<T, D> queries, gradients;
     queries.load(map_of<T>(p.q, x, map), x, unit, lane);

@@ -27,7 +27,6 @@ struct Tile {
   // An odd number of 16 bytes from channel to channel: the 8 rows of a matrix then lie in different banks.
   static constexpr int CHANNEL = ROWS * COLUMNS / 8 % 2 ? ROWS * COLUMNS : ROWS * COLUMNS + 8;
   static constexpr int MAP = D * CHANNEL;
-  static constexpr int UNITS_ACROSS = WIDTH / 8, UNITS = HEIGHT / 2 * UNITS_ACROSS;  // of 16 pixels
 
   int map, top, left;  // which map, and where the tile without its margin begins
 
@@ -35,21 +34,25 @@ struct Tile {
     const int map = blockIdx.x / tiles, tile = blockIdx.x - map * tiles;
     return {map, tile / tiles_across * HEIGHT, tile % tiles_across * WIDTH};
   }
+  // Units that have a pixel in the image, side by side and in all.
+  __device__ __forceinline__ int units_across(const Extents& x) const { return min(WIDTH, x.width - left + 7) / 8; }
+  __device__ __forceinline__ int units(const Extents& x) const {
+    return units_across(x) * (min(HEIGHT, x.height - top + 1) / 2);
+  }
 };
 
 // 16 pixels, what a warp takes at a time: 8 columns of two rows. A lane has to do with one column of them.
 struct Unit {
-  int below, across;  // from the tile's first pixel to the unit's
+  int across;         // from the tile's first column to the unit's
   int row, column;    // the upper of the lane's pixels
   int corner;         // in the tile, the first of the 16 columns that its windows reach, in the first of their rows
-  bool inside;        // whether any pixel is in the image
 
   template <int D, int K>
   DEVICE Unit at(const Tile<D, K>& tile, const Extents& x, int number, int lane) {
     typedef Tile<D, K> Shape;
-    const int below = number / Shape::UNITS_ACROSS * 2, across = number % Shape::UNITS_ACROSS * 8;
-    return {below, across, tile.top + below, tile.left + across + lane / 4, below * Shape::COLUMNS + across,
-            tile.top + below < x.height && tile.left + across < x.width};
+    const int in_row = tile.units_across(x), line = number / in_row, below = 2 * line;
+    const int across = 8 * (number - line * in_row);
+    return {across, tile.top + below, tile.left + across + lane / 4, below * Shape::COLUMNS + across};
   }
   __device__ __forceinline__ bool has(const Extents& x, int h) const { return row + h < x.height && column < x.width; }
 };

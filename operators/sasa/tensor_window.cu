@@ -34,9 +34,9 @@ __global__ void __launch_bounds__(THREADS) tensor_forward(const TensorForward p)
   __syncthreads();
 
   const Band<K> band = Band<K>::of(lane);
-  for (int number = warp; number < Shape::UNITS; number += WARPS) {
+  const int units = tile.units(x);
+  for (int number = warp; number < units; number += WARPS) {
     const Unit unit = Unit::at(tile, x, number, lane);
-    if (!unit.inside) continue;
     Pixels<T, D> queries;
     queries.load(map_of<T>(p.q, x, map), x, unit, lane);
     const auto positions = PositionLogits<K>::of(queries, embeddings, band, tile, unit, x, lane);
