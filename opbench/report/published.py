@@ -34,9 +34,9 @@ def answer(records: Iterable[Record]) -> str:
     known = _counted(records)
     shown = [_Line(row, known[key], None) for row in published.rows() if (key := (row.network, row.input)) in known]
     tally = [verdict for line in shown for verdict in line.verdicts]
-    words = {**{verdict: verdict for verdict in _VERDICTS}, "differs": "differ, with the reason"}
-    counted = ", ".join(f"{tally.count(verdict)} {words[verdict]}" for verdict in _VERDICTS if verdict in tally)
-    return f"Of {len(tally)} printed figures of {len({line.row.network for line in shown})} networks, {counted}."
+    counted = ", ".join(f"{tally.count(verdict)} {_VERDICTS[verdict]}" for verdict in _VERDICTS if verdict in tally)
+    networks = len({line.row.network for line in shown if line.verdicts})
+    return f"Of {len(tally)} printed figures of {networks} networks, {counted}."
 
 
 def explanation(records: Iterable[Record]) -> Block:
@@ -60,7 +60,12 @@ def explanation(records: Iterable[Record]) -> Block:
     )
 
 
-_VERDICTS: tuple[rounding.Verdict, ...] = ("exact", "exact by way of two decimals", "differs")
+_VERDICTS: Mapping[rounding.Verdict, str] = {
+    "exact": "are met to the digit",
+    "exact by way of two decimals": "by way of two decimals",
+    "differs": "differ, with the reason",
+}
+"""How a sentence says so many of them."""
 
 
 @dataclass(frozen=True)

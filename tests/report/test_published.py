@@ -98,7 +98,7 @@ def test_another_operator_other_parameters_or_a_larger_batch_are_not_what_was_pu
 
 
 def test_the_answer_counts_figures_and_the_explanation_names_rules_and_sources() -> None:
-    assert published.answer(RECORDS[:1]) == "Of 2 printed figures of 1 networks, 2 exact."
+    assert published.answer(RECORDS[:1]) == "Of 2 printed figures of 1 networks, 2 are met to the digit."
     lines = published.explanation(RECORDS).lines
     assert any(line.startswith("C1+agg: MACs of convolutions") for line in lines)
     assert any("README of d-li14/involution" in line for line in lines)
