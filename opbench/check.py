@@ -169,14 +169,8 @@ def compare(
 ) -> Comparison:
     """Hold one tensor to its budget.
 
-    Args:
-        quantity: what it is.
-        actual: the tensor; None if there is none.
-        truth: the reference's in float64.
-        own: the reference's in the case's dtype.
-        scale: the reference's on absolute values.
-        dtype: the case's.
-        moved: the truth at inputs a rounding away, where that may raise the ceiling.
+    `own` is what the reference gives in the case's dtype, `scale` what it gives on absolute values, and `moved` the
+    truth at inputs a rounding away, where that may raise the ceiling.
     """
     if actual is None:
         return Comparison(quantity=quantity, error=math.nan, budget=0.0, where="it was not computed")

@@ -6,6 +6,7 @@ be met under the rule it was made by; no two of them are comparable.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -73,13 +74,14 @@ MACS = Convention(
     per_mac=_ONCE,
 )
 
-_MMCV = {
-    "per_mac": {"core": 1, "convolution": 1, "linear": 1},
-    "per_offset": {"core": 1, "convolution": 1},
-    "per_input": {"pool": 1, "global_pool": 1},
-    "per_output": {"batch_norm": 2, "relu": 1, "upsample_nearest": 1, "upsample_bilinear": 1},
-    "without": ("head",),
-}
+_mmcv = functools.partial(
+    Convention,
+    per_mac={"core": 1, "convolution": 1, "linear": 1},
+    per_offset={"core": 1, "convolution": 1},
+    per_input={"pool": 1, "global_pool": 1},
+    per_output={"batch_norm": 2, "relu": 1, "upsample_nearest": 1, "upsample_bilinear": 1},
+    without=("head",),
+)
 _MMCV_RULE = (
     "MACs of convolutions and linear layers, 1 for each bias of a convolution and each ReLU, 2 for each element of a "
     "plain batch norm, 1 for each input of a pooling and each output of an upsampling; modules only, no functions; "
@@ -90,35 +92,31 @@ CONVENTIONS: Mapping[str, Convention] = {
     convention.name: convention
     for convention in (
         MACS,
-        Convention(
+        _mmcv(
             name="C1",
             rule=_MMCV_RULE,
             used_by="mmcv 1.x get_model_complexity_info: ResNets beside the involution tables",
             modules=_TORCH_MODULES | _WRAPPERS,
             cores=False,
-            **_MMCV,  # type: ignore[arg-type]
         ),
-        Convention(
+        _mmcv(
             name="C1+agg",
             rule=f"{_MMCV_RULE}; with k·k for each output of an involution",
             used_by="the involution tables",
             modules=_TORCH_MODULES | _WRAPPERS,
-            **_MMCV,  # type: ignore[arg-type]
         ),
-        Convention(
+        _mmcv(
             name="C1-old",
             rule=f"{_MMCV_RULE}; blind to mmcv's own wrappers of convolutions, as mmcv was up to 1.2.2",
             used_by="the Mask R-CNN baseline of the involution tables",
             modules=_TORCH_MODULES,
             cores=False,
-            **_MMCV,  # type: ignore[arg-type]
         ),
-        Convention(
+        _mmcv(
             name="C1-old+agg",
             rule=f"{_MMCV_RULE}; blind to mmcv's own wrappers; with k·k for each output of an involution",
             used_by="two Mask R-CNN rows of the involution tables",
             modules=_TORCH_MODULES,
-            **_MMCV,  # type: ignore[arg-type]
         ),
         Convention(
             name="C2",
