@@ -55,14 +55,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
 
   // A slope, the gradient of a logit, is attention * (its gradient - weighted), and `weighted` is known at the end:
   // until then sums of attention times its gradient go beside sums of attention alone, with keys and without.
-  float keys[CHANNELS][STRIP], all_keys[CHANNELS][STRIP], down[K][STRIP];
-#pragma unroll
-  for (int pixel = 0; pixel < STRIP; ++pixel) {
-#pragma unroll
-    for (int e = 0; e < CHANNELS; ++e) keys[e][pixel] = all_keys[e][pixel] = 0;
-#pragma unroll
-    for (int b = 0; b < K; ++b) down[b][pixel] = 0;
-  }
+  float keys[CHANNELS][STRIP] = {}, all_keys[CHANNELS][STRIP] = {}, down[K][STRIP] = {};
 #pragma unroll 1
   for (int a = 0; a < K; ++a) {
     const int row = strip.row + a - K / 2, first = row * x.width + strip.column - Seen::LEFT;

@@ -5,7 +5,7 @@
 // what comes back as it falls out of the product. Slopes, the gradients of the logits, are split as in
 // tensor_query_backward.cu.
 //
-// Predicted bound on an H200 at k = 7: instructions, 1.0 clocks an output at 8 channels, or tensor cores, 0.5 at 64;
+// Predicted bound on an H200 at k = 7: instructions, 1.1 clocks an output at 8 channels, and tensor cores, 0.5 at 64;
 // memory asks for 0.4. See README.md.
 #include "tensor_band.cuh"
 

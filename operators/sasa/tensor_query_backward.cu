@@ -5,7 +5,7 @@
 // enough for the sum over taps that slopes, the gradients of the logits, need. All sums are floats. Where slopes become
 // factors they are split into two numbers of 16 bits: they cancel, and roundings of each would be more than the sum's.
 //
-// Predicted bound on an H200 at k = 7: instructions, 2.2 clocks an output at 8 channels and 1.0 at 64; memory asks for
+// Predicted bound on an H200 at k = 7: instructions, 2.3 clocks an output at 8 channels and 1.0 at 64; memory asks for
 // 0.7. See README.md.
 #include "tensor_band.cuh"
 

@@ -5,7 +5,7 @@
 // scores of all rows stay in registers: the softmax is exact and in one pass, and the shares, rounded to 16 bits, are
 // the left factor of the product with the values as they lie.
 //
-// Predicted bound on an H200 at k = 7: instructions, 1.4 clocks an output at 8 channels and 0.7 at 64; memory asks for
+// Predicted bound on an H200 at k = 7: instructions, 1.7 clocks an output at 8 channels and 0.7 at 64; memory asks for
 // 0.5. See README.md.
 #include "tensor_band.cuh"
 
