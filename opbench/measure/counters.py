@@ -73,12 +73,16 @@ def _of_network(subject: Subject) -> Counts:
         parameters=_learnable(_module(subject)),
         macs_dense=macs.dense,
         macs_in_bounds=macs.in_bounds,
-        # The walk knows no more operations than torch does. A product of elements alone, as a scale is, sums nothing.
-        at_least=bool(set(around.unknown) - {"aten::mul"}),
+        # The walk knows no more operations than torch does.
+        at_least=bool(set(around.unknown) - _NO_MACS_OF_A_NETWORK),
         counters=counters,
         agreement=_agreement(counters),
         conventions=totals(walked) if pass_ == "forward" else {},
     )
+
+
+_NO_MACS_OF_A_NETWORK = frozenset({"aten::mul", "aten::upsample_bilinear2d", "aten::upsample_bilinear2d_backward"})
+"""A scale multiplies and sums nothing, and resizing is no more a multiply-accumulate than pooling is."""
 
 
 def _torch_around(subject: Subject, cores: Macs) -> Counted:

@@ -22,8 +22,7 @@ from opbench.cases import Pass
 
 Formula = Callable[..., int]
 
-# Free of multiply-accumulates by the counting rules: data movement, element-wise work, norms, pooling, resizing,
-# reductions.
+# Free of multiply-accumulates by the counting rules: data movement, element-wise work, norms, pooling, reductions.
 # `mul` is absent on purpose: with a sum after it, it is how a multiply-accumulate hides.
 _FREE = frozenset(
     """
@@ -34,8 +33,7 @@ _FREE = frozenset(
     unsafe_chunk unsafe_split flatten size im2col col2im unsqueeze view view_as_complex view_as_real
 
     constant_pad_nd reflection_pad2d reflection_pad2d_backward replication_pad2d replication_pad2d_backward
-    channel_shuffle pixel_shuffle pixel_unshuffle upsample_bilinear2d upsample_bilinear2d_backward upsample_nearest2d
-    upsample_nearest2d_backward
+    channel_shuffle pixel_shuffle pixel_unshuffle upsample_nearest2d upsample_nearest2d_backward
 
     arange bernoulli empty empty_like empty_strided fill full full_like new_empty new_empty_strided new_full new_ones
     new_zeros normal ones ones_like rand randint randn scalar_tensor uniform zero zeros zeros_like
