@@ -28,6 +28,38 @@ def test_show_tells_what_a_suite_may_say(workshop: Workshop) -> None:
     assert (text.status, data.status) == (0, 0)
 
 
+def test_show_tells_where_the_slots_of_a_network_are(workshop: Workshop) -> None:
+    text, data = workshop.start("show", "rednet-26"), workshop.start("show", "rednet-26", "--json")
+    shown = json.loads(data.output)
+    told = ["network", "summary", "source", "input", "operator", "params", "options", "count_only", "slots"]
+    assert list(shown) == told
+    assert list(shown["slots"][0]) == ["path", "input", "output", "params"]
+    # One slot in the stem and one in each of 1 + 2 + 4 + 1 blocks; three stages begin with a stride.
+    assert len(shown["slots"]) == 9
+    assert [slot["params"].get("stride") for slot in shown["slots"]].count(2) == 3
+    assert shown["slots"][0]["input"] == shown["slots"][0]["output"] == "1x32x112x112"
+    assert "in its slots: involution (kernel_size = 7, group_channels = 16, reduction = 4)\n" in text.output
+    assert re.search(
+        r"^  stages\.3\.0\.spatial\.slot +1x512x14x14 -> 1x512x7x7 +stride = 2$", text.output, re.MULTILINE
+    )
+    assert (text.status, data.status) == (0, 0)
+
+
+def test_networks_are_listed_with_their_operators(workshop: Workshop) -> None:
+    text, data = workshop.start("networks"), workshop.start("networks", "--json")
+    listed = json.loads(data.output)
+    assert list(listed[0]) == ["network", "summary", "operator", "input", "source"]
+    assert len(text.output.splitlines()) == len(listed) > 70
+    assert re.search(r"^rednet-50 +involution +ResNet-50 with involutions$", text.output, re.MULTILINE)
+    assert (text.status, data.status) == (0, 0)
+
+
+def test_what_is_neither_operator_nor_network_is_one_line(workshop: Workshop) -> None:
+    command = workshop.opbench("show", "rednet-500")
+    said = "opbench: no operator or network 'rednet-500'; did you mean 'rednet-50'?\n"
+    assert (command.status, command.output, command.errors) == (2, "", said)
+
+
 def test_env_is_what_a_run_stores(workshop: Workshop) -> None:
     text, data = workshop.start("env"), workshop.start("env", "--json")
     assert list(json.loads(data.output)) == [item.name for item in dataclasses.fields(Environment)]
