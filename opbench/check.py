@@ -27,6 +27,7 @@ from opbench.errors import Unsupported
 FORWARD = "forward"
 ALLOWANCE = 2.0
 """How many times the reference's own loss an implementation may lose."""
+_MOST_SHAPES = 64
 ROUNDINGS = 16.0
 """How many times what one rounding of the inputs moves the exact result the ceiling is at least."""
 
@@ -238,6 +239,8 @@ def usable_core(operator: Operator, name: str) -> Core:
     if name == "reference":
         return operator.reference
     if name == "compile":
+        # A network has a core of another shape in each stage; torch gives up on a function after eight.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
         compiled: Callable[..., Tensor] = torch.compile(operator.reference, dynamic=False, fullgraph=True)
         return compiled
     if name not in operator.implementations:

@@ -309,3 +309,11 @@ def test_a_core_that_does_not_cover_a_case_says_so() -> None:
 
     with pytest.raises(Unsupported, match="8 channels are too few"):
         gate.check(DOUBLED, picky, None, {"x": torch.ones(1, 8, 2, 2)})
+
+
+def test_a_compiled_core_takes_as_many_shapes_as_a_network_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    core = gate.usable_core(DOUBLED, "compile")
+    for extent in range(1, 21):
+        assert torch.equal(core(None, torch.ones(extent)), torch.full((extent,), 2.0))

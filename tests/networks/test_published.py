@@ -30,8 +30,20 @@ GATE = {
     "mmpretrain: RepLKNet": 8,
     "mmpretrain: HorNet": 12,
     "UniRepLKNet: classification, ImageNet-1K": 12,
+    "timm: ConvNeXt and InceptionNeXt": 16,
 }
 """Tables of which every printed figure is met, and how many figures each has."""
+
+EXACT = [
+    *(("unireplknet-s-deploy", 384, "flops"), ("unireplknet-b-deploy", 384, "flops")),
+    *(("replknet-31b-fused", 384, "flops"), ("replknet-31l-fused", 384, "flops"), ("replknet-xl-fused", 320, "flops")),
+    *((f"lsnet-{size}-fused", 224, "parameters") for size in "tsb"),
+    *((f"sasa-resnet-{depth}", 224, "flops") for depth in (26, 38, 50)),
+    *((f"mobilenet-v2-{width}", 224, "flops") for width in ("1.0", "0.75", "0.5")),
+    *(("resnet-18", 224, "flops"), ("resnet-18", 224, "parameters")),
+    *(("shufflenet-v2-1.0", 224, "flops"), ("dy-resnet-10", 224, "flops"), ("dy-mobilenet-v2-1.0", 224, "parameters")),
+]
+"""Single figures, of tables that have others too: (network, pixels, which)."""
 
 
 @functools.cache
@@ -67,6 +79,23 @@ def test_every_figure_of_the_gate_is_met(table: str) -> None:
     ]
     assert len(met) == GATE[table]
     assert "differs" not in met
+
+
+@pytest.mark.parametrize(("network", "pixels", "which"), EXACT)
+def test_a_figure_of_the_gate_is_met_to_the_digit(network: str, pixels: int, which: str) -> None:
+    printed = [
+        (getattr(row, which), count)
+        for row in published.rows()
+        if (row.network, row.input.height) == (network, pixels)
+        for count in [counted(network, row.input)[0] if which == "parameters" else _flops(row)]
+        if getattr(row, which)
+    ]
+    assert printed
+    assert {compare(*pair) for pair in printed} == {"exact"}
+
+
+def _flops(row: Published) -> int:
+    return counted(row.network, row.input)[1][row.convention]
 
 
 def test_the_suite_counts_every_network_that_a_table_names() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -103,6 +105,16 @@ def test_the_answer_counts_figures_and_the_explanation_names_rules_and_sources()
     assert any(line.startswith("C1+agg: MACs of convolutions") for line in lines)
     assert any("README of d-li14/involution" in line for line in lines)
     assert any("Accuracies are cited" in line for line in lines)
+
+
+def test_it_is_told_without_torch() -> None:
+    script = """if True:
+        import sys
+        from opbench.report import published
+        assert published.tables([]) == [] and published.explanation([]).title
+        assert "torch" not in sys.modules and "fvcore" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_suite_that_asks_for_it_gets_these_tables_in_every_format() -> None:
