@@ -53,7 +53,7 @@ DEVICE float product(const Extents& p, const T* x, const T* y, int at_x, int at_
 struct Forward {
   const void *q, *k, *v, *rel_h, *rel_w;
   void* y;
-  float* lse;  // [images * heads, height, width]: logarithm of the softmax's denominator
+  float* highest;  // [images * heads, height, width]: highest logit in units of log 2
   Extents extents;
   int pixels, tiles;  // pixels of a block, blocks of a map
 };
@@ -77,15 +77,16 @@ __global__ void __launch_bounds__(THREADS, 3) any_forward(const Forward p) {
   float most = LEFT_OUT;
   for (int tap = 0; tap < taps && me.inside; ++tap) most = fmaxf(most, scores[tap * p.pixels + me.lane]);
   __syncthreads();
+  most *= LOG2_E;
   for (int tap = me.index; tap < taps && me.inside; tap += me.count) {
     float& score = scores[tap * p.pixels + me.lane];
-    score = expf(score - most);
+    score = unscaled_share(score, most);
   }
   __syncthreads();
   if (!me.inside) return;
   float total = 0;
   for (int tap = 0; tap < taps; ++tap) total += scores[tap * p.pixels + me.lane];
-  if (me.index == 0) p.lse[static_cast<long long>(map) * plane + me.pixel] = most + logf(total);
+  if (me.index == 0) p.highest[static_cast<long long>(map) * plane + me.pixel] = most;
 
   for (int channel = me.index; channel < x.channels; channel += me.count) {
     const T* value = v + channel * plane;
@@ -102,10 +103,10 @@ __global__ void __launch_bounds__(THREADS, 3) any_forward(const Forward p) {
 
 struct QueryBackward {
   const void *gradient, *q, *k, *v, *rel_h, *rel_w;
-  const float* lse;
-  void* grad_q;     // or null
-  float* weighted;  // [images * heads, height, width]: sum over taps of attention times its gradient
-  float* partial;   // [images * heads, splits, channels, window]: embeddings' gradient, by block; or null
+  const float* highest;  // [images * heads, height, width]: highest logit in units of log 2
+  void* grad_q;          // or null
+  float* sums;           // [images * heads, 2, height, width]: scale of the shares; attention times its gradient
+  float* partial;        // [images * heads, splits, channels, window]: embeddings' gradient, by block; or null
   Extents extents;
   int pixels, tiles, splits;  // a block takes every `splits`-th of a map's tiles
 };
@@ -124,14 +125,15 @@ __global__ void __launch_bounds__(THREADS, 3) any_query_backward(const QueryBack
 
   for (int tile = split; tile < p.tiles; tile += p.splits) {
     const Worker me = Worker::at(x, map, tile, p.pixels);
-    const long long at = static_cast<long long>(map) * plane + me.pixel;
+    const long long start = static_cast<long long>(map) * plane, at = start + me.pixel;
+    const float highest = me.inside ? p.highest[at] : 0.0f;
     for (int tap = me.index; tap < taps; tap += me.count) {
       const int a = tap / x.window, b = tap - a * x.window, row = me.row + a - radius, column = me.column + b - radius;
       const bool reads = me.inside && in_image(x, row, column), counts = me.inside && (reads || !x.masked);
       const int key = row * x.width + column;
       // Pixels beyond the map have no attention, and so add nothing below.
       attention[tap * p.pixels + me.lane] =
-          counts ? expf(logit(x, q, k, me.pixel, key, reads, rel, a, b) - p.lse[at]) : 0.0f;
+          counts ? unscaled_share(logit(x, q, k, me.pixel, key, reads, rel, a, b), highest) : 0.0f;
       slopes[tap * p.pixels + me.lane] = reads ? product(x, gradient, v, me.pixel, key) : 0.0f;
     }
     __syncthreads();
@@ -141,7 +143,6 @@ __global__ void __launch_bounds__(THREADS, 3) any_query_backward(const QueryBack
       weighted = fmaf(share, slopes[tap * p.pixels + me.lane], weighted);
       total += share;
     }
-    // The total is one but for the rounding of the logarithm, which is taken out again.
     const float scale = me.inside ? 1 / total : 0;
     weighted *= scale;
     // The logits' gradients sum to zero: what is left is rounding, which every key would be multiplied with.
@@ -149,7 +150,10 @@ __global__ void __launch_bounds__(THREADS, 3) any_query_backward(const QueryBack
     for (int tap = 0; tap < taps; ++tap)
       left = fmaf(attention[tap * p.pixels + me.lane], slopes[tap * p.pixels + me.lane] - weighted, left);
     weighted = fmaf(left, scale, weighted);
-    if (me.inside && me.index == 0) p.weighted[at] = weighted;
+    if (me.inside && me.index == 0) {
+      p.sums[start + at] = scale;
+      p.sums[start + at + plane] = weighted;
+    }
     __syncthreads();
     for (int tap = me.index; tap < taps; tap += me.count)
       attention[tap * p.pixels + me.lane] *= (slopes[tap * p.pixels + me.lane] - weighted) * scale;
@@ -186,7 +190,7 @@ __global__ void __launch_bounds__(THREADS, 3) any_query_backward(const QueryBack
 
 struct KeyBackward {
   const void *gradient, *q, *k, *v, *rel_h, *rel_w;
-  const float *lse, *weighted;  // `weighted` may be null where grad_k is
+  const float *highest, *sums;  // of each query, as above
   void *grad_k, *grad_v;        // or null
   Extents extents;
   int pixels, tiles;
@@ -210,8 +214,9 @@ __global__ void __launch_bounds__(THREADS, 3) any_key_backward(const KeyBackward
     const int query = row * x.width + column;
     float share = 0, slope = 0;
     if (in_image(x, row, column)) {
-      share = expf(logit(x, q, k, query, me.pixel, true, rel, a, b) - p.lse[start + query]);
-      if (p.grad_k) slope = share * (product(x, gradient, v, query, me.pixel) - p.weighted[start + query]);
+      const float* const sums = p.sums + 2 * start + query;
+      share = unscaled_share(logit(x, q, k, query, me.pixel, true, rel, a, b), p.highest[start + query]) * sums[0];
+      if (p.grad_k) slope = share * (product(x, gradient, v, query, me.pixel) - sums[plane]);
     }
     attention[tap * p.pixels + me.lane] = share;
     slopes[tap * p.pixels + me.lane] = slope;

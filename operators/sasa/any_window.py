@@ -28,9 +28,9 @@ def any_forward(
     rel_h: torch.Size,
     rel_w: torch.Size,
     y: torch.Size,
-    lse: torch.Size,
+    highest: torch.Size,
 ) -> Launch:
-    """q, k, v, embeddings -> y and the logarithm of the softmax's denominator [N, h, H, W]."""
+    """q, k, v, embeddings -> y and the highest logit of each query [N, h, H, W]."""
     pixels = block_pixels(p, numbers=1)
     tiles = ceil_div(q[3] * q[4], pixels)
     return SOURCE.launch(
@@ -53,12 +53,12 @@ def any_query_backward(
     v: torch.Size,
     rel_h: torch.Size,
     rel_w: torch.Size,
-    lse: torch.Size,
+    highest: torch.Size,
     grad_q: torch.Size | None,
-    weighted: torch.Size,
+    sums: torch.Size,
     partial: torch.Size | None,
 ) -> Launch:
-    """Gradient of q; attention times its gradient, summed [N, h, H, W]; the embeddings' gradient by block."""
+    """Gradient of q; sums over taps for the keys [N, h, 2, H, W]; the embeddings' gradient by block."""
     pixels = block_pixels(p, numbers=2)
     tiles = ceil_div(q[3] * q[4], pixels)
     splits = splits_of(p, q)
@@ -82,8 +82,8 @@ def any_key_backward(
     v: torch.Size,
     rel_h: torch.Size,
     rel_w: torch.Size,
-    lse: torch.Size,
-    weighted: torch.Size | None,
+    highest: torch.Size,
+    sums: torch.Size,
     grad_k: torch.Size | None,
     grad_v: torch.Size | None,
 ) -> Launch:

@@ -23,14 +23,17 @@ from .tensor_window import (
 
 
 def forward(p: Params, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
-    """The output [N, h, dh, H, W], and the logarithm of each softmax's denominator [N, h, H, W] in float32."""
-    y, lse = torch.empty_like(q), _per_query(q)
+    """The output [N, h, dh, H, W], and a number of each softmax [N, h, H, W] in float32.
+
+    It is the highest logit, in units of log 2; in 16 bits on tensor cores the logarithm of the denominator.
+    """
+    y, statistic = torch.empty_like(q), _per_query(q)
     if covers_in_16_bits(p, q.dtype, q.shape):
         run = tensor_forward
     else:
         run = small_forward if covers(p, q.shape) else any_forward
-    run(p, q, k, v, rel_h, rel_w, y, lse)
-    return y, lse
+    run(p, q, k, v, rel_h, rel_w, y, statistic)
+    return y, statistic
 
 
 def backward(
@@ -42,33 +45,37 @@ def backward(
     v: Tensor,
     rel_h: Tensor,
     rel_w: Tensor,
-    lse: Tensor,
+    statistic: Tensor,
 ) -> list[Tensor | None]:
-    """Compute the attention again from the logarithms, once for each query and once for each key."""
+    """Compute the attention again, once for each query, which sums up what keys will need, and once for each key."""
     grad_q, grad_k, grad_v = (
         torch.empty_like(tensor) if asked else None for tensor, asked in zip((q, k, v), wanted, strict=False)
     )
     grad_h = grad_w = None
-    inputs = (gradient, q, k, v, rel_h, rel_w, lse)
+    inputs = (gradient, q, k, v, rel_h, rel_w, statistic)
+    # What keys need of each query: attention times its gradient, and on float units before it the scale of its shares.
+    numbers = 2
     if covers_in_16_bits(p, q.dtype, q.shape):
+        numbers = 1
         by_query, by_key, splits = tensor_query_backward, tensor_key_backward, tensor_splits(q.shape)
     elif covers(p, q.shape):
         by_query, by_key, splits = small_query_backward, small_key_backward, small_splits(q.shape)
     else:
         by_query, by_key, splits = any_query_backward, any_key_backward, splits_of(p, q.shape)
-    weighted = None
-    if wanted[0] or wanted[1] or wanted[3] or wanted[4]:
-        weighted = _per_query(q)
+    sums = None
+    # Values alone need no slopes.
+    if wanted[0] or wanted[1] or wanted[3] or wanted[4] or numbers == 2:
+        sums = _per_query(q, numbers)
         partial = None
         if wanted[3] or wanted[4]:
             shape = (q.shape[0], q.shape[1], splits, q.shape[2], p.kernel_size)
             partial = torch.empty(shape, dtype=torch.float32, device=q.device)
-        by_query(p, *inputs, grad_q, weighted, partial)
+        by_query(p, *inputs, grad_q, sums, partial)
         if partial is not None:
             grad_h, grad_w = torch.empty_like(rel_h), torch.empty_like(rel_w)
             sum_embeddings(p, grad_h, grad_w, partial)
     if wanted[1] or wanted[2]:
-        by_key(p, *inputs, weighted, grad_k, grad_v)
+        by_key(p, *inputs, sums, grad_k, grad_v)
     return [grad_q, grad_k, grad_v, grad_h if wanted[3] else None, grad_w if wanted[4] else None]
 
 
@@ -80,9 +87,10 @@ def work(p: Params, q: torch.Size, *_: torch.Size) -> Work:
     return Work(forward=2 * taps + positions, backward=5 * taps + 3 * positions)
 
 
-def _per_query(q: Tensor) -> Tensor:
+def _per_query(q: Tensor, numbers: int = 1) -> Tensor:
     n, heads, _, height, width = q.shape
-    return torch.empty(n, heads, height, width, dtype=torch.float32, device=q.device)
+    several = (numbers,) if numbers > 1 else ()
+    return torch.empty(n, heads, *several, height, width, dtype=torch.float32, device=q.device)
 
 
 CUDA = CudaCore(

@@ -9,7 +9,7 @@
 struct Forward {
   const void *q, *k, *v, *rel_h, *rel_w;
   void* y;
-  float* lse;  // [images * heads, height, width]: logarithm of the softmax's denominator
+  float* highest;  // [images * heads, height, width]: highest logit in units of log 2
   Extents extents;
   int shares, tiles;  // lanes that share a strip, blocks of a map
 };
@@ -26,12 +26,12 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_forward(const Forward 
   const int plane = x.height * x.width, padded = p.shares * CHANNELS;
 
   const auto tables = Tables<K>::template fill<T>(memory, p.rel_h, p.rel_w, x, strip.map, padded);
-  float q[CHANNELS][STRIP], sums[CHANNELS][STRIP], most[STRIP], total[STRIP];
+  float q[CHANNELS][STRIP], sums[CHANNELS][STRIP], most[STRIP], total[STRIP];  // `most` in units of log 2
   load_strip<VEC>(q, map_of<T>(p.q, x, strip.map), x, strip);
   const auto column_logits = ColumnLogits<K>::fill(memory + 2 * padded * K, q, tables.column, x, strip);
 #pragma unroll
   for (int pixel = 0; pixel < STRIP; ++pixel) {
-    most[pixel] = LEFT_OUT;
+    most[pixel] = LOWEST;
     total[pixel] = 0;
 #pragma unroll
     for (int e = 0; e < CHANNELS; ++e) sums[e][pixel] = 0;
@@ -53,17 +53,18 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_forward(const Forward 
 
 #pragma unroll
     for (int pixel = 0; pixel < STRIP; ++pixel) {
-      float highest = most[pixel];
+      float highest = logits[0][pixel];
 #pragma unroll
-      for (int b = 0; b < K; ++b) highest = fmaxf(highest, logits[b][pixel]);
-      const float scale = exponential(most[pixel] - highest);
+      for (int b = 1; b < K; ++b) highest = fmaxf(highest, logits[b][pixel]);
+      highest = fmaxf(most[pixel], highest * LOG2_E);
+      const float scale = power_of_two(most[pixel] - highest);
       most[pixel] = highest;
       total[pixel] *= scale;
 #pragma unroll
       for (int e = 0; e < CHANNELS; ++e) sums[e][pixel] *= scale;
 #pragma unroll
       for (int b = 0; b < K; ++b) {
-        logits[b][pixel] = exponential(logits[b][pixel] - highest);
+        logits[b][pixel] = unscaled_share(logits[b][pixel], highest);
         total[pixel] += logits[b][pixel];
       }
     }
@@ -73,13 +74,9 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_forward(const Forward 
   }
 
   const int at = strip.row * x.width + strip.column, columns = strip.inside ? x.width - strip.column : 0;
-  float lse[STRIP];
 #pragma unroll
-  for (int pixel = 0; pixel < STRIP; ++pixel) {
-    lse[pixel] = most[pixel] + logf(total[pixel]);
-    total[pixel] = 1 / total[pixel];
-  }
-  if (strip.share == 0) store_strip<VEC>(p.lse + static_cast<long long>(strip.map) * plane + at, lse, columns);
+  for (int pixel = 0; pixel < STRIP; ++pixel) total[pixel] = 1 / total[pixel];
+  if (strip.share == 0) store_strip<VEC>(p.highest + static_cast<long long>(strip.map) * plane + at, most, columns);
   T* y = map_of<T>(p.y, x, strip.map) + strip.channel * plane + at;
 #pragma unroll
   for (int e = 0; e < CHANNELS; ++e) {

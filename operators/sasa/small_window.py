@@ -36,9 +36,9 @@ def small_forward(
     rel_h: torch.Size,
     rel_w: torch.Size,
     y: torch.Size,
-    lse: torch.Size,
+    highest: torch.Size,
 ) -> Launch:
-    """q, k, v, embeddings -> y and the logarithm of the softmax's denominator [N, h, H, W]."""
+    """q, k, v, embeddings -> y and the highest logit of each query [N, h, H, W]."""
     shares, window = shares_of(q, FORWARD_CHANNELS), p.kernel_size
     tables, column_logits = 2 * shares * FORWARD_CHANNELS * window, THREADS * STRIP * window
     products = 2 * FORWARD_CHANNELS
@@ -55,12 +55,12 @@ def small_query_backward(
     v: torch.Size,
     rel_h: torch.Size,
     rel_w: torch.Size,
-    lse: torch.Size,
+    highest: torch.Size,
     grad_q: torch.Size | None,
-    weighted: torch.Size,
+    sums: torch.Size,
     partial: torch.Size | None,
 ) -> Launch:
-    """Gradient of q; attention times its gradient, summed [N, h, H, W]; the embeddings' gradient by block."""
+    """Gradient of q; sums over taps for the keys [N, h, 2, H, W]; the embeddings' gradient by block."""
     shares, window = shares_of(q, BACKWARD_CHANNELS), p.kernel_size
     tables, column_logits = 2 * shares * BACKWARD_CHANNELS * window, THREADS * STRIP * window
     sums = 3 * THREADS // shares * STRIP * window
@@ -78,14 +78,16 @@ def small_key_backward(
     v: torch.Size,
     rel_h: torch.Size,
     rel_w: torch.Size,
-    lse: torch.Size,
-    weighted: torch.Size | None,
+    highest: torch.Size,
+    sums: torch.Size,
     grad_k: torch.Size | None,
     grad_v: torch.Size | None,
 ) -> Launch:
     """Gradients of k and v."""
     shares = shares_of(q, BACKWARD_CHANNELS)
-    positions = shares * BACKWARD_CHANNELS * p.kernel_size**2
+    # Two tables where a thread has channels that meet row embeddings and such that meet column embeddings.
+    tables = 2 if q[2] // 2 % BACKWARD_CHANNELS else 1
+    positions = tables * shares * BACKWARD_CHANNELS * p.kernel_size**2
     return _launch(BACKWARD, "small_key_backward", p, dtype, q, shares, positions, 5 * BACKWARD_CHANNELS, outputs=2)
 
 

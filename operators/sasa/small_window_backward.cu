@@ -1,8 +1,11 @@
 // Gradients of local attention on float units for small windows, as in small_window.cu four pixels a thread.
 //
-// The attention is computed again from the saved logarithms: once by each query, which owns its gradient and adds up
+// The attention is computed again from the saved highest logits: once by each query, which owns its gradient and adds up
 // the embeddings', and once by each key, which gathers from the queries whose windows hold it. Nothing is added to by
 // two threads, so results do not depend on timing.
+//
+// A key's share is scaled, and its slope taken, by what its query has summed up. So both add up logits in one order, to
+// the same bits: roundings of their own would not cancel as those of one softmax do, and cost several times as much.
 //
 // Predicted bound on an H200 at k = 7: instructions. See README.md.
 #include "strip.cuh"
@@ -11,10 +14,10 @@ constexpr int BACKWARD_CHANNELS = 4, WARPS = STRIP_THREADS / 32;
 
 struct QueryBackward {
   const void *gradient, *q, *k, *v, *rel_h, *rel_w;
-  const float* lse;
-  void* grad_q;     // or null
-  float* weighted;  // [images * heads, height, width]: sum over taps of attention times its gradient
-  float* partial;   // [images * heads, tiles, channels, window]: embeddings' gradient, by block; or null
+  const float* highest;  // [images * heads, height, width]: highest logit in units of log 2
+  void* grad_q;          // or null
+  float* sums;           // [images * heads, 2, height, width]: scale of the shares; attention times its gradient
+  float* partial;        // [images * heads, tiles, channels, window]: embeddings' gradient, by block; or null
   Extents extents;
   int shares, tiles;
 };
@@ -37,20 +40,13 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   float* const column_slopes = row_slopes + STRIP * slots * K;
   float* const row_attention = column_slopes + STRIP * slots * K;
 
-  float q[CHANNELS][STRIP], gradient[CHANNELS][STRIP], lse[STRIP];
+  float q[CHANNELS][STRIP], gradient[CHANNELS][STRIP], highest[STRIP];
   load_strip<VEC>(q, map_of<T>(p.q, x, strip.map), x, strip);
   load_strip<VEC>(gradient, map_of<T>(p.gradient, x, strip.map), x, strip);
   bool inside_strip[STRIP / VEC];
 #pragma unroll
   for (int i = 0; i < STRIP / VEC; ++i) inside_strip[i] = i * VEC < columns;
-  load_row<VEC>(lse, p.lse + per_query, inside_strip);
-  // Logits are in units of log 2 here: their exponentials are powers of two.
-#pragma unroll
-  for (int pixel = 0; pixel < STRIP; ++pixel) {
-    lse[pixel] *= LOG2_E;
-#pragma unroll
-    for (int e = 0; e < CHANNELS; ++e) q[e][pixel] *= LOG2_E;
-  }
+  load_row<VEC>(highest, p.highest + per_query, inside_strip);
   const auto column_logits = ColumnLogits<K>::fill(logits_memory, q, tables.column, x, strip);
 
   // A slope, the gradient of a logit, is attention * (its gradient - weighted), and `weighted` is known at the end:
@@ -78,7 +74,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
       sum_shares(products[b], p.shares);
 #pragma unroll
       for (int pixel = 0; pixel < STRIP; ++pixel) {
-        attention[b][pixel] = power_of_two(attention[b][pixel] - lse[pixel]);
+        attention[b][pixel] = unscaled_share(attention[b][pixel], highest[pixel]);
         products[b][pixel] *= attention[b][pixel];
         along[pixel] += products[b][pixel];
         all_along[pixel] += attention[b][pixel];
@@ -116,13 +112,14 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   __syncwarp();
 #pragma unroll
   for (int pixel = 0; pixel < STRIP; ++pixel) {
-    // The attention sums to one but for the rounding of its logarithm, which is taken out again; or to zero where a
-    // strip reaches out of the image and nothing there is a key.
+    // The sum is zero where a strip reaches out of the image and nothing there is a key.
     scale[pixel] = scale[pixel] > 0 ? 1 / scale[pixel] : 0;
     weighted[pixel] *= scale[pixel];
   }
   if (strip.share == 0) {
-    store_strip<VEC>(p.weighted + per_query, weighted, columns);
+    float* const sums = p.sums + per_query + static_cast<long long>(strip.map) * plane;
+    store_strip<VEC>(sums, scale, columns);
+    store_strip<VEC>(sums + plane, weighted, columns);
 #pragma unroll
     for (int shift = 0; shift < K; ++shift) {
       float along[STRIP], all_along[STRIP], all_down[STRIP];
@@ -159,7 +156,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
       grad_embedding[e][shift] = 0;
 #pragma unroll
       for (int pixel = 0; pixel < STRIP; ++pixel) {
-        grad_embedding[e][shift] = fmaf(q[e][pixel] * (1 / LOG2_E), some[pixel], grad_embedding[e][shift]);
+        grad_embedding[e][shift] = fmaf(q[e][pixel], some[pixel], grad_embedding[e][shift]);
         keys[e][pixel] = fmaf(table[channel * K + shift], some[pixel], keys[e][pixel]);
       }
     }
@@ -196,9 +193,28 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   }
 }
 
+// sums[c][pixel] += over channels, the query at the column of c times the embedding of its tap, in a row of taps.
+template <int K, int VEC, int CHANNELS, typename T>
+DEVICE void add_positions(float (&sums)[K][STRIP], const T* q, const float* embeddings, const Extents& x,
+                          const Strip& strip, const bool (&inside)[Columns<K, VEC>::SPAN / VEC]) {
+  typedef Columns<K, VEC> Seen;
+#pragma unroll
+  for (int e = 0; e < CHANNELS; ++e) {
+    float query[Seen::SPAN];
+    load_row<VEC>(query, q + channel_offset(x, strip, e), inside);
+#pragma unroll
+    for (int c = 0; c < K; ++c) {
+      const float embedding = embeddings[e * K * K + K - 1 - c];
+#pragma unroll
+      for (int pixel = 0; pixel < STRIP; ++pixel)
+        sums[c][pixel] = fmaf(query[Seen::SHIFT + pixel + c], embedding, sums[c][pixel]);
+    }
+  }
+}
+
 struct KeyBackward {
   const void *gradient, *q, *k, *v, *rel_h, *rel_w;
-  const float *lse, *weighted;  // `weighted` may be null where grad_k is
+  const float *highest, *sums;  // of each query, as above
   void *grad_k, *grad_v;        // or null
   Extents extents;
   int shares, tiles;
@@ -210,14 +226,17 @@ template <typename T, int K, int VEC>
 __global__ void __launch_bounds__(STRIP_THREADS, 1) small_key_backward(const KeyBackward p) {
   constexpr int CHANNELS = BACKWARD_CHANNELS;
   typedef Columns<K, VEC> Seen;
-  SHARED_MEMORY(float, positions);  // [channel][tap]: embeddings
+  // Embeddings: [channel][tap]. Where a thread has channels of both halves, of the first and then of the second.
+  SHARED_MEMORY(float, positions);
   const Extents& x = p.extents;
   const Strip strip = Strip::at(x, p.shares, p.tiles, CHANNELS);
   const int plane = x.height * x.width, padded = p.shares * CHANNELS;
   const auto rel = Embeddings<T>::of(p.rel_h, p.rel_w, x, strip.map);
-  for (int i = threadIdx.x; i < padded * K * K; i += STRIP_THREADS) {
-    const int channel = i / (K * K), tap = i - channel * (K * K);
-    positions[i] = channel < x.channels ? rel.at(channel, tap / K, tap % K) : 0.0f;
+  const bool mixed = rel.half % CHANNELS;
+  for (int i = threadIdx.x; i < (mixed ? 2 : 1) * padded * K * K; i += STRIP_THREADS) {
+    const int row = i / (K * K), tap = i - row * (K * K), second = row >= padded, channel = second ? row - padded : row;
+    const bool has = channel < x.channels && (!mixed || second == (channel >= rel.half));
+    positions[i] = has ? rel.at(channel, tap / K, tap % K) : 0.0f;
   }
   __syncthreads();
 
@@ -239,32 +258,30 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_key_backward(const Key
 #pragma unroll
     for (int c = 0; c < K; ++c)
 #pragma unroll
-      for (int pixel = 0; pixel < STRIP; ++pixel) attention[c][pixel] = 0;
-    add_products<K, VEC>(attention, k, q, x, strip, inside);
+      for (int pixel = 0; pixel < STRIP; ++pixel) attention[c][pixel] = slopes[c][pixel] = 0;
+    const float* const embeddings = positions + (strip.channel * K + a) * K;
+    add_positions<K, VEC, CHANNELS>(attention, q, embeddings, x, strip, inside);
+    if (mixed) {
+      add_positions<K, VEC, CHANNELS>(slopes, q, embeddings + padded * K * K, x, strip, inside);
 #pragma unroll
-    for (int e = 0; e < CHANNELS; ++e) {
-      float query[Seen::SPAN];
-      load_row<VEC>(query, q + channel_offset(x, strip, e), inside);
+      for (int c = 0; c < K; ++c)
 #pragma unroll
-      for (int c = 0; c < K; ++c) {
-        const float embedding = positions[((strip.channel + e) * K + a) * K + K - 1 - c];
-#pragma unroll
-        for (int pixel = 0; pixel < STRIP; ++pixel)
-          attention[c][pixel] = fmaf(query[Seen::SHIFT + pixel + c], embedding, attention[c][pixel]);
-      }
+        for (int pixel = 0; pixel < STRIP; ++pixel) attention[c][pixel] += slopes[c][pixel];
     }
-    float lse[Seen::SPAN];
-    const long long per_query = static_cast<long long>(strip.map) * plane + first;
-    load_row<VEC>(lse, p.lse + per_query, inside);
-    // There are no queries outside the image: an infinite denominator leaves them no attention to give.
-#pragma unroll
-    for (int i = 0; i < Seen::SPAN; ++i) lse[i] = inside[i / VEC] ? lse[i] : -LEFT_OUT;
+    add_products<K, VEC>(attention, k, q, x, strip, inside);
+    // There are no queries outside the image: a scale of zero leaves them no attention to give.
+    float highest[Seen::SPAN], scale[Seen::SPAN];
+    const long long start = static_cast<long long>(strip.map) * plane;
+    const float* const sums = p.sums + 2 * start + first;
+    load_row<VEC>(highest, p.highest + start + first, inside);
+    load_row<VEC>(scale, sums, inside);
 #pragma unroll
     for (int c = 0; c < K; ++c) {
       sum_shares(attention[c], p.shares);
 #pragma unroll
       for (int pixel = 0; pixel < STRIP; ++pixel)
-        attention[c][pixel] = exponential(attention[c][pixel] - lse[Seen::SHIFT + pixel + c]);
+        attention[c][pixel] = unscaled_share(attention[c][pixel], highest[Seen::SHIFT + pixel + c]) *
+                              scale[Seen::SHIFT + pixel + c];
     }
 
 #pragma unroll
@@ -272,8 +289,8 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_key_backward(const Key
 #pragma unroll
       for (int pixel = 0; pixel < STRIP; ++pixel) slopes[c][pixel] = 0;
     add_products<K, VEC>(slopes, v, gradient, x, strip, inside);
-    float weighted[Seen::SPAN] = {};
-    if (p.weighted) load_row<VEC>(weighted, p.weighted + per_query, inside);
+    float weighted[Seen::SPAN];
+    load_row<VEC>(weighted, sums + plane, inside);
 #pragma unroll
     for (int c = 0; c < K; ++c) {
       sum_shares(slopes[c], p.shares);

@@ -14,6 +14,13 @@ struct Extents {
 
 // Below every logit, and finite: the difference of two of it is not NaN.
 constexpr float LEFT_OUT = -1e38f;
+// Below every logit that counts, and above those that are left out.
+constexpr float LOWEST = LEFT_OUT / 2;
+
+// A share of the attention but for a scale: what a logit is to the highest, which is in units of log 2. On float units
+// the forward keeps that one of each query. The scale comes from the shares that the backward computes, so that they add
+// up to one; a saved logarithm of their sum would be rounded, and its rounding an error of all of them.
+DEVICE float unscaled_share(float logit, float highest) { return power_of_two(fmaf(logit, LOG2_E, -highest)); }
 
 // Embedding of channel `channel` at tap (a, b): the first half of a head's channels has it from the row, the second
 // half from the column. rel_h and rel_w are [channels / 2, window], or [heads, channels / 2, window].
