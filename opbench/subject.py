@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from opbench import params as parameters
 from opbench.api import Core, Maker, Operator
-from opbench.cases import Case
+from opbench.cases import Case, Nchw
 from opbench.check import incoming_gradient, usable_core
 from opbench.errors import PluginError, Unsupported
 from opbench.networks import catalogue
@@ -93,20 +93,24 @@ class Subject:
             PluginError: the plugin gives something else.
         """
         make = Maker(self.dtype, device or self.device, torch.Generator().manual_seed(seed))
-        tensors: Mapping[str, Tensor] = self.operator.inputs(self.params, self.case.shape, make)
+        tensors = self._inputs(self.params, self.case.shape, make)
+        return {name: self._formatted(tensor) for name, tensor in tensors.items()}
+
+    def core_names(self, module: nn.Module, params: Any) -> list[str]:
+        """Names of the core's tensors within the case's layer, or where a network's slot has these parameters."""
+        if self.network is None:
+            return list(self.core_inputs(device=META))
+        filled = list(slots(module).values())
+        slot = next((slot for slot in filled if slot.params == params), filled[0])
+        shape = self.case.shape._replace(channels=slot.in_channels)
+        return list(self._inputs(params, shape, Maker(self.dtype, META)))
+
+    def _inputs(self, params: Any, shape: Nchw, make: Maker) -> Mapping[str, Tensor]:
+        tensors: Mapping[str, Tensor] = self.operator.inputs(params, shape, make)
         given = list(tensors.values()) if isinstance(tensors, Mapping) else []
         if not given or not all(isinstance(tensor, Tensor) for tensor in given):
             raise PluginError(f"{self.case.operator}: inputs must give tensors by name, got {tensors!r}")
-        return {name: self._formatted(tensor) for name, tensor in tensors.items()}
-
-    def core_names(self, params: Any, network: nn.Module | None = None) -> list[str]:
-        """Names of the core's tensors where the layer, or some slot of the network, hands it these parameters."""
-        shape = self.case.shape
-        if network is not None:
-            filled = list(slots(network).values())
-            slot = next((slot for slot in filled if slot.params == params), filled[0])
-            shape = shape._replace(channels=slot.in_channels)
-        return list(self.operator.inputs(params, shape, Maker(self.dtype, META)))
+        return tensors
 
     def module(self, core: Core | None = None, seed: int = 0, device: torch.device | None = None) -> nn.Module:
         """Build the trainable layer around the case's core, or another, or the network; in the mode its pass needs.

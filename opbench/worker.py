@@ -171,7 +171,7 @@ def _fed(subject: Subject, device: torch.device | None = None) -> list[tuple[Any
         calls = list(kinds.values())
     fed = []
     for params, tensors in calls:
-        names = subject.core_names(params, module if subject.network else None)
+        names = subject.core_names(module, params)
         if len(tensors) != len(names):
             words = f"the {scope} feeds its core {len(tensors)} tensors, inputs gives {len(names)}: {', '.join(names)}"
             raise PluginError(f"{operator}: {words}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import pickle
@@ -30,6 +31,7 @@ def isolated(function: Callable[..., Any], *arguments: Any, seconds: float = 60,
 
 
 def open_files() -> list[int]:
+    gc.collect()  # What an earlier test has left open may be closed at any time.
     return [int(file.name) for file in Path("/proc/self/fd").iterdir() if file.exists()]
 
 
