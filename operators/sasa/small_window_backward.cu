@@ -1,8 +1,8 @@
 // Gradients of local attention on float units for small windows, as in small_window.cu four pixels a thread.
 //
-// The attention is computed again from the saved highest logits: once by each query, which owns its gradient and adds up
-// the embeddings', and once by each key, which gathers from the queries whose windows hold it. Nothing is added to by
-// two threads, so results do not depend on timing.
+// The attention is computed again from each query's highest logit: once by the query, which owns its gradient and adds
+// up the embeddings', and once by each key, which gathers from the queries whose windows hold it. Nothing is added to
+// by two threads, so results do not depend on timing.
 //
 // A key's share is scaled, and its slope taken, by what its query has summed up. So both add up logits in one order, to
 // the same bits: roundings of their own would not cancel as those of one softmax do, and cost several times as much.
@@ -31,7 +31,6 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   const Strip strip = Strip::at(x, p.shares, p.tiles, CHANNELS);
   const int plane = x.height * x.width, padded = p.shares * CHANNELS, slots = STRIP_THREADS / p.shares;
   const int at = strip.row * x.width + strip.column, columns = strip.inside ? x.width - strip.column : 0;
-  const long long per_query = static_cast<long long>(strip.map) * plane + at;
 
   const auto tables = Tables<K>::template fill<T>(memory, p.rel_h, p.rel_w, x, strip.map, padded);
   float* const logits_memory = memory + 2 * padded * K;
@@ -46,7 +45,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   bool inside_strip[STRIP / VEC];
 #pragma unroll
   for (int i = 0; i < STRIP / VEC; ++i) inside_strip[i] = i * VEC < columns;
-  load_row<VEC>(highest, p.highest + per_query, inside_strip);
+  load_row<VEC>(highest, p.highest + static_cast<long long>(strip.map) * plane + at, inside_strip);
   const auto column_logits = ColumnLogits<K>::fill(logits_memory, q, tables.column, x, strip);
 
   // A slope, the gradient of a logit, is attention * (its gradient - weighted), and `weighted` is known at the end:
@@ -117,7 +116,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
     weighted[pixel] *= scale[pixel];
   }
   if (strip.share == 0) {
-    float* const sums = p.sums + per_query + static_cast<long long>(strip.map) * plane;
+    float* const sums = p.sums + 2 * static_cast<long long>(strip.map) * plane + at;
     store_strip<VEC>(sums, scale, columns);
     store_strip<VEC>(sums + plane, weighted, columns);
 #pragma unroll

@@ -18,7 +18,7 @@ constexpr float LEFT_OUT = -1e38f;
 constexpr float LOWEST = LEFT_OUT / 2;
 
 // A share of the attention but for a scale: what a logit is to the highest, which is in units of log 2. On float units
-// the forward keeps that one of each query. The scale comes from the shares that the backward computes, so that they add
+// the forward keeps that one of each query. The scale comes from the shares that the backward computes, which then add
 // up to one; a saved logarithm of their sum would be rounded, and its rounding an error of all of them.
 DEVICE float unscaled_share(float logit, float highest) { return power_of_two(fmaf(logit, LOG2_E, -highest)); }
 
