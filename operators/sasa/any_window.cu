@@ -32,13 +32,13 @@ template <typename T>
 DEVICE float logit(const Extents& p, const T* q, const T* k, int query, int key, bool reads, const Embeddings<T>& rel,
                    int a, int b) {
   const int plane = p.height * p.width;
-  float sum = 0;
+  float content = 0, position = 0;
   for (int channel = 0; channel < p.channels; ++channel) {
     const float asked = to_float(q[channel * plane + query]);
-    if (reads) sum = fmaf(asked, to_float(k[channel * plane + key]), sum);
-    sum = fmaf(asked, rel.at(channel, a, b), sum);
+    if (reads) content = fmaf(asked, to_float(k[channel * plane + key]), content);
+    position = fmaf(asked, rel.at(channel, a, b), position);
   }
-  return sum;
+  return content + position;
 }
 
 template <typename T>
@@ -160,15 +160,16 @@ __global__ void __launch_bounds__(THREADS, 3) any_query_backward(const QueryBack
     __syncthreads();
 
     for (int channel = me.index; channel < x.channels && me.inside && p.grad_q; channel += me.count) {
-      float sum = 0;
+      float content = 0, position = 0;
       for (int a = 0; a < x.window; ++a)
         for (int b = 0; b < x.window; ++b) {
           const int row = me.row + a - radius, column = me.column + b - radius;
           const float key = in_image(x, row, column) ? to_float(k[channel * plane + row * x.width + column]) : 0.0f;
           const float slope = attention[(a * x.window + b) * p.pixels + me.lane];
-          sum = fmaf(slope, key, fmaf(slope, rel.at(channel, a, b), sum));
+          content = fmaf(slope, key, content);
+          position = fmaf(slope, rel.at(channel, a, b), position);
         }
-      map_of<T>(p.grad_q, x, map)[channel * plane + me.pixel] = from_float<T>(sum);
+      map_of<T>(p.grad_q, x, map)[channel * plane + me.pixel] = from_float<T>(content + position);
     }
     for (int i = threadIdx.x; i < x.channels * x.window && p.partial; i += THREADS) {
       const int channel = i / x.window, shift = i - channel * x.window;

@@ -63,9 +63,9 @@ def small_query_backward(
     """Gradient of q; sums over taps for the keys [N, h, 2, H, W]; the embeddings' gradient by block."""
     shares, window = shares_of(q, BACKWARD_CHANNELS), p.kernel_size
     tables, column_logits = 2 * shares * BACKWARD_CHANNELS * window, THREADS * STRIP * window
-    sums = 3 * THREADS // shares * STRIP * window
+    gathered = 3 * THREADS // shares * STRIP * window
     products = 4 * BACKWARD_CHANNELS
-    return _launch(BACKWARD, "small_query_backward", p, dtype, q, shares, tables + column_logits + sums, products)
+    return _launch(BACKWARD, "small_query_backward", p, dtype, q, shares, tables + column_logits + gathered, products)
 
 
 @kernel
