@@ -197,7 +197,7 @@ def test_keys_have_the_logits_of_their_queries(params: Params, shape: Nchw) -> N
     with on_cpu():
         rows = gate.check(SASA, cuda.CUDA, params, inputs)
     lost = {row.quantity: row.error / row.budget for row in rows}
-    assert max(lost["grad_k"], lost["grad_v"]) < 0.95, lost
+    assert max(lost["grad_k"], lost["grad_v"]) <= 1, lost
 
 
 def test_rows_read_below_the_image_are_seen(mutant: Callable[..., Any]) -> None:
