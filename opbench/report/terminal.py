@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -98,14 +99,29 @@ def _side_by_side(table: Table, kept: Sequence[int], width: int) -> list[list[in
 
 def _grid(table: Table, kept: Sequence[int], width: int) -> RenderableType:
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, _BETWEEN - 1, 0, 0), pad_edge=False, show_edge=False)
-    for index, column_width in zip(kept, _widths(table, kept, width), strict=True):
+    widths = _widths(table, kept, width)
+    for index, column_width in zip(kept, widths, strict=True):
         column = table.columns[index]
         title = Text(column.title)
         grid.add_column(title, width=column_width, justify="right" if column.numeric else "left", overflow="fold")
     for row in table.rows:
-        grid.add_row(*(Text(_text(row[index]), style="bold" if row[index].best else "") for index in kept))
+        cells = [_folded(_text(row[index]), column_width) for index, column_width in zip(kept, widths, strict=True)]
+        styles = ["bold" if row[index].best else "" for index in kept]
+        grid.add_row(*map(Text, cells, styles))
     # The widths are set above, so rich has no reason to squeeze a number.
     return _Wide(grid, _UNBOUNDED)
+
+
+def _folded(text: str, width: int) -> str:
+    """A name on several lines, broken after a network's colon and before an implementation's slash."""
+    if cell_len(text) <= width or " " in text:
+        return text
+    lines = [""]
+    for part in re.split(r"(?<=:)(?=.)|(?=/)", text):
+        if lines[-1] and cell_len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _widths(table: Table, kept: Sequence[int], width: int) -> list[int]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from opbench import report
+from opbench.report import terminal
 from opbench.results import Measured, Skipped
 from tests.report.made_up import comparison, record, run, scan, timing
 
@@ -88,3 +89,17 @@ def test_markup_is_printed_as_it_stands() -> None:
     screen = shown(report.view([run(record("[bold]x[/bold]", Skipped(reason="see [/x] :smile:")))]), 200)
     assert "[bold]x[/bold]" in screen
     assert "skipped: see [/x] :smile:" in screen
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("resnet-50:sasa/cuda", 30, ["resnet-50:sasa/cuda"]),
+        ("large_kernel_depthwise/channels_last", 30, ["large_kernel_depthwise", "/channels_last"]),
+        ("resnet-50:large_kernel_depthwise/native", 30, ["resnet-50:", "large_kernel_depthwise/native"]),
+        ("not a name: nor/any", 10, ["not a name: nor/any"]),
+        ("ends:", 3, ["ends:"]),
+    ],
+)
+def test_a_long_name_is_folded_where_its_parts_meet(name: str, width: int, lines: list[str]) -> None:
+    assert terminal._folded(name, width).split("\n") == lines
