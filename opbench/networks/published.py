@@ -41,6 +41,8 @@ class Published:
     """Network that the table's percentages are relative to."""
     saved: tuple[str, str] = ("", "")
     """The printed percentages: of parameters and of FLOPs that are saved."""
+    inferred: str = ""
+    """What the source does not say, or says otherwise, and is assumed because the printed figures fit it."""
     parameters_differ: str = ""
     """Why the parameters cannot be reproduced; '' where they are."""
     flops_differ: str = ""

@@ -36,7 +36,11 @@ def answer(records: Iterable[Record]) -> str:
     tally = [verdict for line in shown for verdict in line.verdicts]
     counted = ", ".join(f"{tally.count(verdict)} {_VERDICTS[verdict]}" for verdict in _VERDICTS if verdict in tally)
     networks = len({line.row.network for line in shown if line.verdicts})
-    return f"Of {len(tally)} printed figures of {networks} networks, {counted}."
+    assumed = sum(verdict != "differs" for line in shown if line.row.inferred for verdict in line.verdicts)
+    caveat = (
+        f" {assumed} of those met rest on something inferred because it fits, which a note names." if assumed else ""
+    )
+    return f"Of {len(tally)} printed figures of {networks} networks, {counted}.{caveat}"
 
 
 def explanation(records: Iterable[Record]) -> Block:
@@ -50,6 +54,8 @@ def explanation(records: Iterable[Record]) -> Block:
         lines=(
             "'exact': the count prints as the paper printed it, rounded half up. 'by way of two decimals': it does if "
             "it is rounded to two decimals first, as some tables were made. What differs says why.",
+            "'inferred': what the source does not say, or says otherwise, and is assumed because the printed figures "
+            "fit it. Such a row shows that the figures can be explained, and not that they were made so.",
             "Parameters are those that are learned; a detector's frozen stages are not.",
             "FLOPs are under the rule of the table's own paper; MACs are opbench's, and nothing else is counted there.",
             "Percentages saved: the printed ones are of values rounded to one decimal, ours of the counts.",
@@ -173,7 +179,9 @@ def _verdict(line: _Line) -> Draft:
         if printed and counted is not None
     ]
     words = [verdict for verdict, _ in told]
-    reasons = [f"{why or 'not explained'}" for verdict, why in told if verdict == "differs"]
+    reasons = [why or "not explained" for verdict, why in told if verdict == "differs"]
+    if line.row.inferred:
+        reasons.append(f"inferred: {line.row.inferred}")
     if not words:
         return Draft(
             "nothing is printed", None, tuple(filter(None, (line.row.parameters_differ, line.row.flops_differ)))

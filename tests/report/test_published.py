@@ -64,6 +64,13 @@ def test_a_row_has_the_printed_figures_ours_and_the_verdict() -> None:
     }
 
 
+def test_what_is_inferred_because_it_fits_is_never_silent() -> None:
+    table = next(table for table in published.tables(RECORDS) if table.title == "Involution: classification, ImageNet")
+    assert table.rows[0][-1].mark == "¹"
+    assert table.footnotes[0][1].startswith("inferred: ")
+    assert "K = 7 in the stem" in table.footnotes[0][1]
+
+
 def test_what_prints_only_by_way_of_two_decimals_says_so() -> None:
     rows = cells("Involution: the ResNets behind its percentages")
     assert {name: row["notes"] for name, row in rows.items()} == {
@@ -100,7 +107,10 @@ def test_another_operator_other_parameters_or_a_larger_batch_are_not_what_was_pu
 
 
 def test_the_answer_counts_figures_and_the_explanation_names_rules_and_sources() -> None:
-    assert published.answer(RECORDS[:1]) == "Of 2 printed figures of 1 networks, 2 are met to the digit."
+    assert published.answer(RECORDS[:1]) == (
+        "Of 2 printed figures of 1 networks, 2 are met to the digit. "
+        "2 of those met rest on something inferred because it fits, which a note names."
+    )
     lines = published.explanation(RECORDS).lines
     assert any(line.startswith("C1+agg: MACs of convolutions") for line in lines)
     assert any("README of d-li14/involution" in line for line in lines)
