@@ -147,8 +147,9 @@ def resume(directory: Path, console: Console, *, quiet: bool, allow_noisy: bool)
 
 def is_chosen(request: Request, case: Case, implementation: str) -> bool:
     """Whether `--only` and `--skip` keep a record; patterns match its operator, network, implementation or whole id."""
-    full = f"{case.name}/{implementation}"
-    names = (case.operator, case.network or "", case.name, implementation, full, case.id)
+    measured = [case.operator, case.name]
+    names = [*measured, *(f"{name}/{implementation}" for name in measured), implementation, case.id]
+    names += [case.network] if case.network else []
 
     def matches(patterns: Iterable[str]) -> bool:
         # An id may hold brackets, which mean something else in a pattern.

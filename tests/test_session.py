@@ -324,6 +324,18 @@ def test_only_and_skip_match_operators_implementations_and_ids() -> None:
     assert chosen(only=("BOX",)) == []
 
 
+def test_an_empty_pattern_matches_nothing() -> None:
+    assert chosen(only=("",)) == []
+    assert len(chosen(skip=("",))) == 3
+
+
+@pytest.mark.parametrize("pattern", ["resnet-50", "resnet-50:box", "resnet-50:*/native", "box/native", "box", "native"])
+def test_only_matches_networks_and_what_is_in_their_slots(pattern: str) -> None:
+    case = Case(operator="box", network="resnet-50", scope="network", shape=Nchw(1, 3, 8, 8))
+    assert session.is_chosen(Request(path=Path("suite.yaml"), only=(pattern,)), case, "native")
+    assert not session.is_chosen(Request(path=Path("suite.yaml"), only=("resnet-26",)), case, "native")
+
+
 def test_an_id_matches_itself_in_spite_of_its_brackets() -> None:
     assert chosen(only=("box/1x4x5x6/float32/layer/forward[size=3]",)) == ["box/reference"]
 

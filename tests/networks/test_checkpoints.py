@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(tmp_path: Path) -> Non
 def test_the_released_stem_has_a_network_of_its_own(tmp_path: Path) -> None:
     source = built("rednet-26-released", **TINY)
     torch.save(released(source), tmp_path / "weights.pth")
-    with pytest.raises(OpbenchError, match=r"3 of another shape|2 of another shape"):
+    with pytest.raises(OpbenchError, match="2 of another shape"):
         load_checkpoint(small(1), tmp_path / "weights.pth")
     load_checkpoint(built("rednet-26-released", **TINY), tmp_path / "weights.pth")
 
