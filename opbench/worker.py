@@ -167,7 +167,7 @@ def _fed(subject: Subject, device: torch.device | None = None) -> list[tuple[Any
         raise PluginError(f"{operator}: the {scope} never calls its core, so its implementations cannot differ")
     if subject.network is not None:
         # Blocks of a stage have the same parameters and shapes; to check each of them would take hours.
-        kinds = {(params, *(tensor.shape for tensor in tensors)): (params, tensors) for params, tensors in calls}
+        kinds = {(repr(call[0]), *map(_layout, call[1])): call for call in calls}
         calls = list(kinds.values())
     fed = []
     for params, tensors in calls:
@@ -177,6 +177,10 @@ def _fed(subject: Subject, device: torch.device | None = None) -> list[tuple[Any
             raise PluginError(f"{operator}: {words}")
         fed.append((params, dict(zip(names, tensors, strict=True))))
     return fed
+
+
+def _layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...]]:
+    return tensor.shape, tensor.stride()
 
 
 def _policies(measure: Measure) -> list[Policy]:

@@ -34,6 +34,17 @@ def test_an_operator_of_ones_own_runs_in_a_published_network(workshop: Workshop)
     assert "images/s" in command.output
 
 
+def test_parameters_that_have_no_hash_are_counted_and_measured(workshop: Workshop) -> None:
+    changes = "@dataclass\nclass Params:\n    size: int = 3\n\nparts['params'] = Params\n"
+    workshop.plugin("mine", changes)
+    suite = workshop.suite(["mine"], implementation="reference", network="resnet-26", shape="2x3x32x32")
+    assert workshop.opbench("run", suite, "--out", workshop.folder / "run").status == 0
+    (record,) = store.read(workshop.folder / "run").records
+    assert isinstance(record.outcome, Measured)
+    assert record.counts is not None
+    assert record.counts.conventions
+
+
 def test_a_wrong_core_is_found_within_a_network_and_never_timed(workshop: Workshop) -> None:
     workshop.plugin("mine", "@other\ndef other(p, x, weight):\n    return scale(p, x, weight) + 0.01 * x.amax()\n")
     suite = workshop.suite(["mine"], network="resnet-26", shape="2x3x32x32", implementation="all")

@@ -215,7 +215,7 @@ def _run_core(tensors: list[Tensor]) -> Tensor:
 
 def _shaped(core: functools.partial[Tensor], tensors: list[Tensor]) -> Tensor:
     """The output on meta tensors; a network has many cores of one kind, and asks once for each kind."""
-    key = (core.func, core.args, *((tensor.shape, tensor.dtype) for tensor in tensors))
+    key = (core.func, repr(core.args), *((tensor.shape, tensor.dtype) for tensor in tensors))
     if key not in _shapes:
         if len(_shapes) >= _MOST_SHAPES:
             _shapes.clear()

@@ -132,7 +132,8 @@ class _Recorder(TorchFunctionMode):
 
     def _output(self, reference: Core, params: Any, tensors: tuple[Tensor, ...]) -> Tensor:
         """The core's output on meta tensors; found once for all blocks of a stage, as a window may have 1000 taps."""
-        key = (reference, params, *(tensor.shape for tensor in tensors))
+        # By their text: a plugin's parameters need not be hashable.
+        key = (reference, repr(params), *(tensor.shape for tensor in tensors))
         if key not in self.outputs:
             self.within_core = True
             try:
