@@ -1,0 +1,85 @@
+"""What charts are made from: a run's rows, each with the setting it may be compared in and a label of its own."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from opbench.plain import plain
+from opbench.report import keys
+from opbench.report.columns import differing_params, name
+from opbench.report.rows import Row
+from opbench.settings import Metric
+from opbench.store import Run
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run's rows, and what its charts say of each."""
+
+    run: Run
+    rows: tuple[Row, ...]
+    baseline: str | None
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Of the keys that rows must share to be compared, those that the run varies."""
+        return tuple(key for key in keys.COMPARABLE if len(_values(self.rows, key)) > 1)
+
+    @property
+    def shared(self) -> str:
+        """What all rows have in common: 'layer, 1x64x28x28, float32, contiguous, cold cache, 1 thread, cpu, eager'."""
+        shared = [key for key in keys.COMPARABLE if key not in self.varying]
+        values = [next(iter(_values(self.rows, key)), None) for key in shared]
+        return keys.title(shared, values) if any(value is not None for value in values) else ""
+
+    def setting(self, row: Row, without: Sequence[str] = ()) -> str:
+        """What tells the row's setting from the run's others: 'forward', 'training, 1x64x28x28'; '' where nothing does.
+
+        Args:
+            row: one of the rows.
+            without: keys that the chart spans, so that they tell no settings apart.
+        """
+        varying = [key for key in self.varying if key not in without]
+        return keys.title(varying, keys.values(row, varying)) if varying else ""
+
+    def settings(self, rows: Sequence[Row], without: Sequence[str] = ()) -> tuple[str, ...]:
+        """The settings of some rows, forward ones first; empty where there is but one."""
+        in_order = sorted(rows, key=lambda row: row.record.case.pass_ != "forward")
+        found = tuple(dict.fromkeys(self.setting(row, without) for row in in_order))
+        return found if len(found) > 1 else ()
+
+    def label(self, row: Row) -> str:
+        """The row's name, with those of its parameters that tell it from others of that name in its setting."""
+        return self._labels[id(row)]
+
+    @cached_property
+    def _labels(self) -> dict[int, str]:
+        labels: dict[int, str] = {}
+        by_name = keys.grouped(self.rows, ("operator", "network", "implementation", *keys.COMPARABLE))
+        for alike in by_name.values():
+            params = differing_params(alike)
+            labels |= {
+                id(row): " ".join(filter(None, [name(row), text])) for row, text in zip(alike, params, strict=True)
+            }
+        return labels
+
+    def to_measure(self, metric: Metric) -> str:
+        """Why a chart has no data that a metric gives, and the command that gives them."""
+        suite = plain(shlex.join(["opbench", "run", self.run.header.suite_path]))
+        if metric not in self.run.header.metrics:
+            return f"This run did not measure {metric}: add it to the suite's metrics and run {suite}."
+        return f"This run has no {metric}: nothing in it could be measured, or it is not finished; run {suite}."
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON can hold; None for the infinite end of an interval."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _values(rows: Sequence[Row], key: str) -> list[object]:
+    """The values a key takes in rows that have one: what was never timed has no policy, and tells no settings apart."""
+    return [value for value in keys.distinct(rows, key) if value is not None]

@@ -1,0 +1,100 @@
+"""A chart before it is drawn: what it shows, as numbers in SI units, and how to read it. No drawing library is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from opbench import units
+from opbench.report.model import Cell, Column, Table
+from opbench.report.words import NONE
+
+Unit = Literal[
+    "",
+    "seconds",
+    "bytes",
+    "count",
+    "ratio",
+    "percent",
+    "number",
+    "bytes_per_second",
+    "macs_per_second",
+    "flops_per_byte",
+]
+"""How a number is printed; '' is text, or a number as it is."""
+
+Value = str | float | int | None
+"""None where there is no value; never a string in a number's place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One column of a chart's data."""
+
+    key: str
+    """Its name in the data's CSV, with the unit: 'latency_seconds'."""
+    title: str
+    unit: Unit = ""
+    shown: bool = True
+    """Whether the plain table below the chart shows it; the CSV always does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """One chart of one run, or in its place the words that say what to run."""
+
+    kind: str
+    """Which drawing it is: 'latency', 'roofline', …"""
+    title: str
+    reading: str
+    """How to read it, in a sentence or two: also what a screen reader says."""
+    finding: str = ""
+    """What it shows, in a sentence with numbers."""
+    fields: tuple[Field, ...] = ()
+    data: tuple[Mapping[str, Value], ...] = ()
+    """A mapping of every field's key for each mark, or part of one."""
+    settings: tuple[str, ...] = ()
+    """Values of the field 'setting', of which one is drawn at a time; the first is drawn first. Empty: all at once."""
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    """What the drawing needs besides: ceilings, the name of a baseline."""
+    missing: str = ""
+    """In place of data: why there are none, and what to run."""
+
+
+def table(chart: Chart) -> Table:
+    """The numbers of a chart as ready strings."""
+    shown = [each for each in chart.fields if each.shown]
+    return Table(
+        title=chart.title,
+        columns=tuple(Column(key=each.key, title=each.title, numeric=bool(each.unit), rank=0) for each in shown),
+        rows=tuple(tuple(Cell(text=text(datum[each.key], each.unit)) for each in shown) for datum in chart.data),
+    )
+
+
+def told(chart: Chart) -> list[dict[str, Value]]:
+    """The data as drawings take them: beside each number with a unit, under its key and '_text', how people read it."""
+    united = [each for each in chart.fields if each.unit]
+    return [
+        {**datum, **{f"{each.key}_text": text(datum[each.key], each.unit) for each in united}} for datum in chart.data
+    ]
+
+
+def text(value: Value, unit: Unit) -> str:
+    """A value as people read it."""
+    if value is None or value == "":
+        return NONE
+    return _PRINTED[unit](value) if unit and not isinstance(value, str) else str(value)
+
+
+_PRINTED: Mapping[str, Callable[[float], str]] = {
+    "seconds": units.seconds,
+    "bytes": units.bytes_,
+    "count": units.count,
+    "ratio": units.ratio,
+    "percent": units.percent,
+    "number": units.significant,
+    "bytes_per_second": units.bytes_per_second,
+    "macs_per_second": units.macs_per_second,
+    "flops_per_byte": lambda value: f"{units.significant(value)} FLOP/byte",
+}

@@ -1,0 +1,113 @@
+"""How charts look: colours that colour-blind readers tell apart, never colour alone, one look for light and dark.
+
+Text and lines take the page's colour (`currentColor`), so that a drawing fits either theme without being drawn again.
+The colours are those of Okabe and Ito ("Color Universal Design", 2008), yellow and black replaced by tones that stand
+out from a white page as from a black one. An operator has one colour, one shape and one dash in all charts of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import altair as alt
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#A08A00", "#808080")
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left")
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4), (4, 4), (2, 4), (10, 2, 2, 2, 2, 2))
+INTERVAL = "#808080"
+DATA = "data"
+"""Name of a drawing's data, which whoever renders it puts in."""
+SETTING = "setting"
+"""Name of the parameter that says which setting is drawn."""
+
+SECONDS = "format(datum.value, '~s') + 's'"
+BYTES_PER_TICK = "format(datum.value / 1048576, '~r') + ' MiB'"
+COUNTS = "format(datum.value, '~s')"
+
+_INK = {"fill": "currentColor"}
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "domainColor": "currentColor",
+        "tickColor": "currentColor",
+        "gridColor": "currentColor",
+        "gridOpacity": 0.15,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "axisY": {"labelLimit": 280},
+    "legend": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "orient": "bottom",
+        "columns": 3,
+        "labelLimit": 260,
+    },
+    "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12},
+    "text": {"fill": "currentColor", "fontSize": 12},
+    "rule": {"stroke": "currentColor"},
+    "title": {"color": "currentColor"},
+    "tick": {"thickness": 2},
+}
+
+
+def data() -> alt.Data:
+    """The chart's data, by name."""
+    import altair as alt
+
+    return alt.NamedData(name=DATA)
+
+
+def one_setting(drawing: Any, settings: Sequence[str]) -> Any:
+    """The drawing of one setting at a time: the parameter `setting` says which. Unchanged where there is but one."""
+    import altair as alt
+
+    if not settings:
+        return drawing
+    chosen = alt.param(name=SETTING, value=settings[0])
+    return drawing.add_params(chosen).transform_filter(f"datum.setting === {SETTING}")
+
+
+def by_operator(operators: Sequence[str]) -> dict[str, Any]:
+    """Encodings that give each operator its colour and its shape, with one legend for both."""
+    import altair as alt
+
+    names = list(dict.fromkeys(operators))
+    legend = alt.Legend(title=None)
+    return {
+        "color": alt.Color(
+            "operator:N", scale=alt.Scale(domain=names, range=_cycled(COLOURS, len(names))), legend=legend
+        ),
+        "shape": alt.Shape(
+            "operator:N", scale=alt.Scale(domain=names, range=_cycled(SHAPES, len(names))), legend=legend
+        ),
+    }
+
+
+def finished(drawing: Any, description: str, height: int | None = None) -> dict[str, Any]:
+    """The specification as a dictionary: as wide as its place, with the look of all charts."""
+    properties: dict[str, Any] = {"width": "container", "description": description}
+    if height is not None:
+        properties["height"] = height
+    specification: dict[str, Any] = drawing.properties(**properties).to_dict()
+    # Of its own, altair would set a theme.
+    return {**specification, "config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def embedded(specification: Mapping[str, Any], values: Sequence[Mapping[str, Any]], width: int = 640) -> dict[str, Any]:
+    """The specification with its data inside and a width of its own, for a picture."""
+    return {**specification, "datasets": {DATA: list(values)}, "width": width}
+
+
+def _cycled(values: Sequence[Any], number: int) -> list[Any]:
+    return [values[index % len(values)] for index in range(number)]
