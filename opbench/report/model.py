@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opbench.report.matches import Match
 from opbench.report.rows import Row
 from opbench.store import Run
 
@@ -69,6 +70,27 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Several runs side by side, before the section of each; reads like a `Section`, and stands at its level."""
+
+    title: str
+    question: str
+    answer: str
+    """One sentence, with numbers, for each run but the first."""
+    alerts: tuple[str, ...]
+    """What a reader must know before the first number: unfinished runs, counts that changed."""
+    runs: Block
+    """What the labels stand for, and what only one run has; printed before the tables, however little room there is."""
+    tables: tuple[Table, ...]
+    blocks: tuple[Block, ...]
+    labels: tuple[str, ...]
+    """What each run is called in the tables, in the order given; the first is the one divided by."""
+    directories: tuple[str, ...]
+    matches: tuple[Match, ...]
+    """The raw numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """A whole report."""
 
@@ -77,3 +99,5 @@ class View:
     sections: tuple[Section, ...]
     command: str
     """The command line that makes the report again, but for its `--format`."""
+    comparison: Comparison | None = None
+    """What the runs have in common, side by side; None for a single run."""
