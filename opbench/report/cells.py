@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from opbench.report.model import Cell, Column, Table
@@ -24,16 +24,18 @@ class Draft:
     bounds: tuple[float, float] | None = None
     """Where the true value lies, if it takes part in the contest for the smallest."""
     footnotes: tuple[str, ...] = ()
+    value: float | None = None
+    """The number that the text shows, in SI units."""
 
     @classmethod
     def exact(cls, value: float, text: str, *footnotes: str) -> Draft:
         """A number without uncertainty."""
-        return cls(text, (value, value), footnotes)
+        return cls(text, (value, value), footnotes, value)
 
     @classmethod
     def at_least(cls, value: float, text: str, *footnotes: str) -> Draft:
         """A lower bound: it can lose a contest, but never win one."""
-        return cls(f"≥ {text}", (value, math.inf), footnotes)
+        return cls(f"≥ {text}", (value, math.inf), footnotes, value)
 
     @classmethod
     def unknown(cls, *footnotes: str) -> Draft:
@@ -47,11 +49,11 @@ class Draft:
 
     def out_of_contest(self) -> Draft:
         """The same cell, never the best and never a rival."""
-        return Draft(self.text, None, self.footnotes)
+        return replace(self, bounds=None)
 
     def in_doubt(self) -> Draft:
         """The same cell with an interval that cannot be trusted: nobody wins against it, nor does it."""
-        return Draft(self.text, self.bounds and _UNKNOWN, self.footnotes)
+        return replace(self, bounds=self.bounds and _UNKNOWN)
 
 
 def winner(drafts: Sequence[Draft]) -> int | None:
@@ -69,19 +71,24 @@ def table(
     columns: Sequence[Column],
     drafts: Sequence[Sequence[Draft]],
     contest: Literal["columns", "rows"] = "columns",
+    heats: Sequence[Hashable] = (),
 ) -> Table:
     """Finish a table whose drafts are given by column; the best is sought in each column, or in each row.
 
-    A column after the first that says nothing in any row is left out.
+    A column after the first that says nothing in any row is left out. With `heats`, a value for each row, the best of a
+    column is sought among the rows of each heat.
     """
     kept = [index for index, column in enumerate(drafts) if not index or any(cell.says_something for cell in column)]
     by_column = [drafts[index] for index in kept]
     by_row = _transposed(by_column)
-    best = [_crowned(line) for line in by_row] if contest == "rows" else _transposed(list(map(_crowned, by_column)))
+    if contest == "rows":
+        best = [_crowned(line) for line in by_row]
+    else:
+        best = _transposed([_crowned_by_heat(column, heats or [None] * len(column)) for column in by_column])
     footnotes: dict[str, str] = {}
     rows = tuple(
         tuple(
-            Cell(text=draft.text, mark=_marks(draft.footnotes, footnotes), best=crowned)
+            Cell(text=draft.text, mark=_marks(draft.footnotes, footnotes), best=crowned, value=draft.value)
             for draft, crowned in zip(line, crowns, strict=True)
         )
         for line, crowns in zip(by_row, best, strict=True)
@@ -97,6 +104,19 @@ def table(
 def _crowned(contestants: Sequence[Draft]) -> list[bool]:
     best = winner(contestants)
     return [index == best for index in range(len(contestants))]
+
+
+def _crowned_by_heat(contestants: Sequence[Draft], heats: Sequence[Hashable]) -> list[bool]:
+    places: dict[Hashable, list[int]] = {}
+    for index, heat in enumerate(heats):
+        places.setdefault(heat, []).append(index)
+    crowned = {
+        index
+        for indices in places.values()
+        for index, best in zip(indices, _crowned([contestants[index] for index in indices]), strict=True)
+        if best
+    }
+    return [index in crowned for index in range(len(contestants))]
 
 
 def _transposed(grid: Sequence[Sequence[T]]) -> list[Sequence[T]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from opbench.report import keys
 from opbench.report.cells import Draft, table
 from opbench.report.model import Column, Table
 from opbench.report.rows import SOURCES, Row
-from opbench.report.words import DOUBTFUL_TIME, NONE, NOT_APPLICABLE, outcome_in_words
+from opbench.report.words import DOUBTFUL_TIME, NOT_APPLICABLE, outcome_in_words
 from opbench.results import Counts, Memory
 
 NAME_LIMIT = 60
@@ -28,9 +28,16 @@ class _Kind:
     draft: Callable[[Row], Draft]
 
 
-def of_rows(title: str, rows: Sequence[Row], baseline: str | None) -> Table:
-    """Make a table with a row for each of the given ones, and a column for all they have to show."""
-    comparable = all(len(keys.distinct(rows, key)) == 1 for key in keys.COMPARABLE)
+def of_rows(title: str, rows: Sequence[Row], baseline: str | None, *, by_setting: bool = False) -> Table:
+    """Make a table with a row for each of the given ones, and a column for all they have to show.
+
+    Args:
+        title: of the table.
+        rows: its rows.
+        baseline: what the ratios refer to.
+        by_setting: whether the best is sought in each setting; else only in tables whose rows may all be compared.
+    """
+    comparable = by_setting or all(len(keys.distinct(rows, key)) == 1 for key in keys.COMPARABLE)
     kinds = [
         _operator(),
         *_coordinates(rows),
@@ -42,7 +49,8 @@ def of_rows(title: str, rows: Sequence[Row], baseline: str | None) -> Table:
         _notes(),
     ]
     drafts = [[_in_contest(kind.draft(row), row, comparable) for row in rows] for kind in kinds]
-    return table(title, [kind.column for kind in kinds], drafts)
+    heats = [keys.values(row, keys.COMPARABLE) for row in rows] if by_setting else []
+    return table(title, [kind.column for kind in kinds], drafts, heats=heats)
 
 
 def name(row: Row) -> str:
@@ -63,7 +71,7 @@ def differing_params(rows: Sequence[Row], without: str | None = None) -> list[st
 def latency_draft(row: Row, text: str, *footnotes: str) -> Draft:
     """A time, or what follows from it, that takes part in the contest with the interval of the time."""
     bounds = (row.latency.low, row.latency.high) if row.latency else None
-    draft = Draft(text, bounds, footnotes)
+    draft = Draft(text, bounds, footnotes, row.latency.median if row.latency else None)
     return draft.in_doubt() if row.measured and DOUBTFUL_TIME & set(row.measured.flags) else draft
 
 
@@ -143,7 +151,7 @@ def _bounded(counts: Counts, macs: int | None, times: int = 1) -> Draft:
 
 
 def _intensity(row: Row) -> Draft:
-    return Draft() if row.intensity is None else Draft(units.significant(row.intensity))
+    return Draft() if row.intensity is None else Draft(units.significant(row.intensity), value=row.intensity)
 
 
 def _uncounted(counts: Counts) -> str:
@@ -169,11 +177,11 @@ def _throughput(rows: Sequence[Row]) -> list[_Kind]:
     """Images per second, which is how networks are spoken of; no contest, for it is the latency again."""
     if all(row.record.case.scope != "network" for row in rows):
         return []
-    return [_Kind(_number("throughput", "images/s", rank=8), lambda row: Draft(_images_per_second(row)))]
+    return [_Kind(_number("throughput", "images/s", rank=8), _images_per_second)]
 
 
-def _images_per_second(row: Row) -> str:
-    return NONE if row.throughput is None else units.significant(row.throughput)
+def _images_per_second(row: Row) -> Draft:
+    return Draft() if row.throughput is None else Draft(units.significant(row.throughput), value=row.throughput)
 
 
 def _latency(row: Row) -> Draft:
@@ -186,21 +194,24 @@ def _latency(row: Row) -> Draft:
 def _latency_interval(row: Row) -> Draft:
     if row.latency is None:
         return Draft()
-    return Draft(units.seconds_interval(row.latency.median, row.latency.low, row.latency.high)[1])
+    text = units.seconds_interval(row.latency.median, row.latency.low, row.latency.high)[1]
+    return Draft(text, value=row.latency.low)
 
 
 def _ratio(row: Row) -> Draft:
     if row.no_ratio:
         return Draft.unknown(plain(row.no_ratio))
     if row.is_baseline and row.latency:
-        return latency_draft(row, "baseline")
-    return Draft() if row.ratio is None else latency_draft(row, ratio_text(row.ratio))
+        return replace(latency_draft(row, "baseline"), value=1.0)
+    if row.ratio is None:
+        return Draft()
+    return replace(latency_draft(row, ratio_text(row.ratio)), value=row.ratio.value)
 
 
 def _ratio_interval(row: Row) -> Draft:
     if row.ratio is None:
         return Draft()
-    return Draft(units.ratio_interval(row.ratio.value, row.ratio.low, row.ratio.high)[1])
+    return Draft(units.ratio_interval(row.ratio.value, row.ratio.low, row.ratio.high)[1], value=row.ratio.low)
 
 
 class Reading(NamedTuple):
@@ -243,7 +254,7 @@ def bytes_draft(source: str | None, reading: Reading, row: Row) -> Draft:
         footnotes.append(f"read from the {SOURCES[memory.source]}, so not to be compared with the others")
     if not memory.repeatable:
         footnotes.append("three repetitions did not agree")
-    draft = Draft(units.bytes_(number), _bounds(memory, number), tuple(footnotes))
+    draft = Draft(units.bytes_(number), _bounds(memory, number), tuple(footnotes), number)
     return draft.in_doubt() if footnotes else draft
 
 

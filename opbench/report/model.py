@@ -30,6 +30,8 @@ class Cell:
     """Superscript number of its footnotes, printed after the text."""
     best: bool = False
     """Whether it is certainly the smallest of its column, by its interval; a format may print it bold."""
+    value: float | None = None
+    """The number that the text shows, in SI units: what a page sorts by. None for words."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,14 +63,18 @@ class Row:
 
 def rows(records: Iterable[Record], baseline: str | None = None) -> tuple[Row, ...]:
     """Make the rows of a run's records, in their order, with ratios to the baseline where they may be taken."""
-    made = [row for record in records for row in _of_record(record)]
-    if baseline is None:
-        return tuple(made)
+    made = tuple(row for record in records for row in _of_record(record))
+    return made if baseline is None else compared(made, baseline)
+
+
+def compared(rows: Sequence[Row], baseline: str) -> tuple[Row, ...]:
+    """The same rows with ratios to another baseline."""
+    plain = [replace(row, ratio=None, is_baseline=False, no_ratio="") for row in rows]
     rivals: dict[object, list[Row]] = {}
-    for row in made:
+    for row in plain:
         if row.record.name == baseline:
             rivals.setdefault(_circumstances(row.record), []).append(row)
-    return tuple(_with_ratio(row, baseline, rivals.get(_circumstances(row.record), [])) for row in made)
+    return tuple(_with_ratio(row, baseline, rivals.get(_circumstances(row.record), [])) for row in plain)
 
 
 def _of_record(record: Record) -> list[Row]:

@@ -83,9 +83,9 @@ def _datum(material: Material, row: Row) -> dict[str, Value]:
         "setting": material.setting(row),
         "label": material.label(row),
         "operator": row.record.case.name,
-        "latency_seconds": latency and latency.median,
-        "low_seconds": latency and latency.low,
-        "high_seconds": latency and finite(latency.high),
+        "latency_seconds": latency.median if latency else None,
+        "low_seconds": latency.low if latency else None,
+        "high_seconds": finite(latency.high) if latency else None,
         "note": outcome_in_words(row.record.outcome),
     }
 

@@ -1,4 +1,4 @@
-"""A chart before it is drawn: what it shows, as numbers in SI units, and how to read it. No drawing library is needed."""
+"""A chart before it is drawn: what it shows, as numbers in SI units, and how to read it. Draws nothing itself."""
 
 from __future__ import annotations
 
