@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 
 from opbench.commands import options
 from opbench.errors import RunError
+from opbench.formats import FORMATS, Format, writer
 
 if TYPE_CHECKING:
     from opbench.settings import SortBy
@@ -16,16 +18,20 @@ if TYPE_CHECKING:
 ORDERS = ("suite", "name", "parameters", "macs", "latency", "memory")
 """What `opbench.settings.SortBy` says, without importing it."""
 
+_WIDTH = max(map(len, FORMATS)) + 2
+_EPILOG = "\n".join(["\b", "Formats:", *(f"  {each.name:<{_WIDTH}}{each.purpose}" for each in FORMATS.values())])
 
-@click.command(short_help="Make the tables of runs again.")
+
+@click.command(short_help="Make the tables of runs again.", epilog=_EPILOG)
 @click.argument("directories", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
+    type=click.Choice(list(FORMATS)),
+    metavar="FORMAT",
     default="table",
     show_default=True,
-    help="A table for the screen, Markdown for a page, CSV or JSON for a program.",
+    help="One of those below.",
 )
 @click.option(
     "--group-by",
@@ -51,23 +57,45 @@ def report(
 
     \b
     opbench report runs/quickstart --format markdown -o report.md
+    opbench report runs/quickstart --format latex -o table.tex
     """
     from opbench import report as reports
     from opbench import store
 
+    chosen = FORMATS[form]
+    _check_place(chosen, output)
+    write = writer(chosen) if chosen.written_by else None
     runs = [store.read(directory) for directory in directories]
     keys = tuple(key.strip() for key in group_by.split(",")) if group_by else ()
     view = reports.view(runs, reports.Options(group_by=keys, sort_by=sort_by, baseline=baseline))
-    if form == "table" and output is None:
+    if write is None:
         reports.show(view, options.screen())
-        return
-    text = {"markdown": reports.markdown, "csv": reports.csv_text, "json": reports.json_text}.get(form)
-    if text is None:
-        raise click.UsageError("--format table is for the screen; write a file with --format markdown, csv or json")
+    else:
+        _put(write(view), output)
+
+
+def _check_place(form: Format, output: Path | None) -> None:
+    """Refuse what cannot be kept in a file, or shown on a screen."""
+    if output is not None and not form.written_by:
+        fitting = [each.name for each in FORMATS.values() if output.suffix and each.suffix == output.suffix]
+        others = fitting or [each.name for each in FORMATS.values() if each.written_by]
+        raise click.UsageError(
+            f"--format {form.name} is for the screen; write {output} with --format {' or '.join(others)}"
+        )
+    if output is None and form.binary and sys.stdout.isatty():
+        raise click.UsageError(
+            f"--format {form.name} is not for the screen; name a file, as in: -o report{form.suffix}"
+        )
+
+
+def _put(content: str | bytes, output: Path | None) -> None:
     if output is None:
-        click.echo(text(view), nl=False)
+        click.echo(content, nl=False)
         return
     try:
-        output.write_text(text(view), encoding="utf-8")
+        if isinstance(content, bytes):
+            output.write_bytes(content)
+        else:
+            output.write_text(content, encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write {output}: {error.strerror}") from error

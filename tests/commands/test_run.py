@@ -32,7 +32,7 @@ def test_run_gives_json_to_standard_output_and_talks_on_standard_error(workshop:
 
     table = workshop.opbench("report", "out", "-o", "table.txt")
     assert table.status == 2
-    assert "write a file with --format markdown, csv or json" in table.errors
+    assert "write table.txt with --format markdown or csv or json" in table.errors
     assert workshop.opbench("report", "out", "--format", "csv", "-o", "out/table.csv").output == ""
     assert (workshop.folder / "out" / "table.csv").read_text().startswith("run,case,")
 
