@@ -67,12 +67,16 @@ class Material:
             }
         return labels
 
+    @property
+    def command(self) -> str:
+        """The command line that runs the suite again."""
+        return plain(shlex.join(["opbench", "run", self.run.header.suite_path]))
+
     def to_measure(self, metric: Metric) -> str:
         """Why a chart has no data that a metric gives, and the command that gives them."""
-        suite = plain(shlex.join(["opbench", "run", self.run.header.suite_path]))
         if metric not in self.run.header.metrics:
-            return f"This run did not measure {metric}: add it to the suite's metrics and run {suite}."
-        return f"This run has no {metric}: nothing in it could be measured, or it is not finished; run {suite}."
+            return f"This run did not measure {metric}: add it to the suite's metrics and run {self.command}."
+        return f"This run has no {metric}: nothing in it could be measured, or it is not finished; run {self.command}."
 
 
 def finite(value: float | None) -> float | None:
