@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,23 +10,12 @@ from opbench import units
 from opbench.cases import Nchw
 from opbench.plain import plain
 from opbench.report import keys
+from opbench.report.axes import FEWEST_POINTS, SHAPE, Axis, lines, longest, names, parameter, set_by_the_suite
 from opbench.report.cells import Draft, table
-from opbench.report.columns import (
-    READINGS,
-    bytes_draft,
-    dense_macs,
-    differing_params,
-    latency_draft,
-    memory_source,
-    name,
-    ratio_text,
-)
+from opbench.report.columns import READINGS, bytes_draft, dense_macs, latency_draft, memory_source, ratio_text
 from opbench.report.model import Column, Table
 from opbench.report.rows import Row
 from opbench.report.words import status_in_words
-
-FEWEST_POINTS = 3
-"""Two points are read off two tables as easily."""
 
 
 class _Quantity(NamedTuple):
@@ -61,51 +50,27 @@ def _quantities(rows: Sequence[Row], baseline: str | None) -> list[_Quantity]:
     return measured or [_Quantity("Dense MACs", dense_macs, setting)]
 
 
-def _axis(rows: Sequence[Row]) -> str | None:
+def _axis(rows: Sequence[Row]) -> Axis | None:
     """The shape or the parameter that takes most values while all else is equal."""
-    set_by_the_suite = dict.fromkeys(name for row in rows for name in row.record.case.params if name not in keys.NAMES)
-    lengths = {axis: _longest(rows, axis) for axis in ("shape", *set_by_the_suite)}
-    longest = max(lengths, key=lambda axis: lengths[axis])
-    return longest if lengths[longest] >= FEWEST_POINTS else None
+    lengths = [(axis, longest(rows, axis)) for axis in (SHAPE, *map(parameter, set_by_the_suite(rows)))]
+    axis, length = max(lengths, key=lambda found: found[1])
+    return axis if length >= FEWEST_POINTS else None
 
 
-def _longest(rows: Sequence[Row], axis: str) -> int:
-    fixed = [key for key in keys.COMPARABLE if key != axis]
-    lines = (line for group in keys.grouped(rows, fixed).values() for line in _lines(group, axis))
-    return max(map(len, lines), default=0)
-
-
-def _lines(rows: Sequence[Row], axis: str) -> list[dict[Hashable, Row]]:
-    """For each operator with its other parameters, its rows along the axis; rows without the axis are left out."""
-    lines: dict[Hashable, dict[Hashable, Row]] = {}
-    for row in rows:
-        others = tuple((name, value) for name, value in sorted(row.record.case.params.items()) if name != axis)
-        point = keys.value(row, axis)
-        if point is not None:
-            lines.setdefault((row.record.name, others), {})[point] = row
-    return list(lines.values())
-
-
-def _of(quantity: _Quantity, axis: str, rows: Sequence[Row]) -> Iterator[Table]:
+def _of(quantity: _Quantity, axis: Axis, rows: Sequence[Row]) -> Iterator[Table]:
     """One table for each group of rows that differ in operator, parameters and axis only."""
-    fixed = [key for key in quantity.keys if key != axis]
+    fixed = [key for key in quantity.keys if key in axis.fixed]
     for values, group in keys.grouped(rows, fixed).items():
-        lines = _lines(group, axis)
-        points = _in_order(list(dict.fromkeys(point for line in lines for point in line)))
+        found = lines(group, axis)
+        points = _in_order(list(dict.fromkeys(point for line in found for point in line)))
         if len(points) >= FEWEST_POINTS and any(quantity.draft(row).bounds for row in group):
             yield _laid_out(
-                f"{quantity.title} by {axis.replace('_', ' ')}: {keys.title(fixed, values)}",
-                axis,
-                [keys.text(axis, point) for point in points],
-                _names(group, axis, lines),
-                [[_cell(line.get(point), quantity.draft) for point in points] for line in lines],
+                f"{quantity.title} by {axis.name.replace('_', ' ')}: {keys.title(fixed, values)}",
+                axis.name,
+                [keys.text(axis.name, point) for point in points],
+                names(group, axis, found),
+                [[_cell(line.get(point), quantity.draft) for point in points] for line in found],
             )
-
-
-def _names(rows: Sequence[Row], axis: str, lines: Sequence[Mapping[Hashable, Row]]) -> list[str]:
-    params = dict(zip(map(id, rows), differing_params(rows, without=axis), strict=True))
-    firsts = [next(iter(line.values())) for line in lines]
-    return [" ".join(filter(None, [name(first), params[id(first)]])) for first in firsts]
 
 
 def _in_order(points: Sequence[Hashable]) -> list[Hashable]:
