@@ -44,7 +44,7 @@ def legend(rows: Sequence[Row], measure: Measure, baseline: str | None) -> Block
         _timing(rows, measure),
         _ratios(rows, baseline),
         _memory(rows),
-        _flags(rows),
+        flags_explained(rows),
         _signs(),
     )
     return Block(title="How to read this", lines=tuple(line for part in parts for line in part))
@@ -112,7 +112,8 @@ def _memory(rows: Sequence[Row]) -> Iterator[str]:
     )
 
 
-def _flags(rows: Sequence[Row]) -> Iterator[str]:
+def flags_explained(rows: Sequence[Row]) -> Iterator[str]:
+    """What the reservations of some rows mean."""
     raised = dict.fromkeys(flag for row in rows if row.measured for flag in row.measured.flags)
     yield from (f"{flag.capitalize()}: {FLAGS[flag]}." for flag in raised if flag in FLAGS)
 

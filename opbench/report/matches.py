@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,8 @@ class Match:
     """Each run's latency divided by the first run's; None for the first, and where it is refused."""
     refused: tuple[str, ...]
     """Why a latency is not divided by the first run's; '' where it is, or where there is none."""
+    unequal: tuple[str, ...]
+    """In which parameters a run's record differs from the first run's; '' where all are equal."""
 
     @property
     def any_row(self) -> Row:
@@ -50,8 +52,16 @@ def matches(runs: Sequence[Sequence[Row]]) -> tuple[Match, ...]:
         _match(rows)
         for of_each_run in _by_record(runs).values()
         for rows in _by_policy(of_each_run)
-        if sum(row is not None for row in rows) > 1
+        if _filled(rows) > 1
     )
+
+
+def of_records(found: Iterable[Match]) -> list[Match]:
+    """One match for each case and implementation, for what does not depend on the policy."""
+    firsts: dict[Hashable, Match] = {}
+    for match in found:
+        firsts.setdefault(match.any_row.record.key, match)
+    return list(firsts.values())
 
 
 def _by_record(runs: Sequence[Sequence[Row]]) -> Mapping[Hashable, list[list[Row]]]:
@@ -64,50 +74,63 @@ def _by_record(runs: Sequence[Sequence[Row]]) -> Mapping[Hashable, list[list[Row
 
 
 def _by_policy(of_each_run: Sequence[Sequence[Row]]) -> list[list[Row | None]]:
-    """Rows of equal policy side by side; what has no equal goes beside what differs from it least."""
-    lines: dict[Policy | None, list[Row | None]] = {}
+    """Rows of equal policy side by side; a run that never timed the case has the same row beside each time."""
+    untimed = [next((row for row in rows if row.policy is None), None) for rows in of_each_run]
+    lines: dict[Policy, list[Row | None]] = {}
     for index, rows in enumerate(of_each_run):
         for row in rows:
-            lines.setdefault(row.policy, [None] * len(of_each_run))[index] = row
-    alone = [policy for policy, line in lines.items() if sum(row is not None for row in line) == 1]
+            if row.policy is not None:
+                lines.setdefault(row.policy, [None] * len(of_each_run))[index] = row
+    _move_together(lines)
+    return [
+        [row or other for row, other in zip(line, untimed, strict=True)]
+        for line in lines.values() or [[None] * len(of_each_run)]
+    ]
+
+
+def _move_together(lines: dict[Policy, list[Row | None]]) -> None:
+    """Put a time whose policy no other run has beside the others' of the nearest policy, where there is room."""
+    alone = [policy for policy, line in lines.items() if _filled(line) == 1]
     # The nearest first, so that cold goes beside cold before hot can take its place.
-    choices = sorted(
-        ((_distance(mine, other), mine, other) for mine in alone for other in lines if mine != other),
-        key=lambda choice: choice[0],
+    pairs = sorted(
+        ((mine, other) for mine in alone for other in lines if mine != other), key=lambda pair: _distance(*pair)
     )
-    for _, mine, other in choices:
-        if mine in lines and other in lines:
-            moved = next((index, row) for index, row in enumerate(lines[mine]) if row is not None)
-            single = sum(row is not None for row in lines[mine]) == 1
-            if single and lines[other][moved[0]] is None:
-                lines[other][moved[0]] = moved[1]
-                del lines[mine]
-    return list(lines.values())
+    for mine, other in pairs:
+        if mine not in lines or other not in lines or _filled(lines[mine]) > 1:
+            continue
+        index = next(index for index, row in enumerate(lines[mine]) if row is not None)
+        if lines[other][index] is None:
+            lines[other][index] = lines.pop(mine)[index]
 
 
-def _distance(one: Policy | None, other: Policy | None) -> int:
-    """In how many conditions two policies differ; one that is missing is farthest from all."""
-    if one is None or other is None:
-        return 9
-    return sum(getattr(one, name) != getattr(other, name) for name in ("device", "cache", "launch", "threads"))
+def _filled(line: Sequence[Row | None]) -> int:
+    return sum(row is not None for row in line)
+
+
+def _distance(one: Policy, other: Policy) -> int:
+    """In how many conditions two policies differ."""
+    return sum(getattr(one, name) != getattr(other, name) for name in ("cache", "threads", "device", "launch"))
 
 
 def _match(rows: Sequence[Row | None]) -> Match:
-    quotients = [_quotient(row, rows[0]) if index else None for index, row in enumerate(rows)]
+    first = rows[0]
+    unequal = [_unequal(row, first) if index else "" for index, row in enumerate(rows)]
+    quotients = [_quotient(row, first, unequal[index]) if index else None for index, row in enumerate(rows)]
     return Match(
         rows=tuple(rows),
         ratios=tuple(each if isinstance(each, Ratio) else None for each in quotients),
         refused=tuple(each if isinstance(each, str) else "" for each in quotients),
+        unequal=tuple(unequal),
     )
 
 
-def _quotient(row: Row | None, first: Row | None) -> Ratio | str | None:
+def _quotient(row: Row | None, first: Row | None, unequal: str) -> Ratio | str | None:
     """The ratio of two latencies, or why it is not taken; None where there is no latency to speak of."""
     if row is None or row.latency is None:
         return None
     if first is None or first.latency is None:
         return "the first run has no time to divide by"
-    if unequal := _unequal(row, first):
+    if unequal:
         return f"the parameters are not equal: {unequal}"
     try:
         return ratio(row.latency, first.latency)
@@ -115,12 +138,13 @@ def _quotient(row: Row | None, first: Row | None) -> Ratio | str | None:
         return str(refusal)
 
 
-def _unequal(row: Row, first: Row) -> str:
-    """'kernel_size 7 and 3', the first run's last; a parameter that only one of them has is unequal too."""
-    names = sorted(row.params.keys() | first.params.keys())
+def _unequal(row: Row | None, first: Row | None) -> str:
+    """'kernel_size 7 and 3', the first run's last; what did not come to run has no parameters to compare."""
+    if row is None or first is None or not (row.measured and first.measured):
+        return ""
     return ", ".join(
         f"{name} {_said(row, name)} and {_said(first, name)}"
-        for name in names
+        for name in sorted(row.params.keys() | first.params.keys())
         if _typed(row, name) != _typed(first, name)
     )
 

@@ -17,6 +17,7 @@ from opbench.report.legend import legend
 from opbench.report.model import Section, Table, View
 from opbench.report.rows import Row, rows
 from opbench.report.scans import scans
+from opbench.report.side_by_side import distinct, side_by_side
 from opbench.results import full_name
 from opbench.settings import SortBy
 from opbench.store import Run
@@ -37,7 +38,7 @@ class Options:
 
 
 def view(runs: Sequence[Run], options: Options = Options()) -> View:
-    """Make the view of one run or several; each run is a section of its own.
+    """Make the view of one run or several; each run is a section of its own, after what several have in common.
 
     Raises:
         OpbenchError: an option names a key or an operator that no run has.
@@ -45,11 +46,13 @@ def view(runs: Sequence[Run], options: Options = Options()) -> View:
     if options.baseline is not None:
         _check_baseline(options.baseline, runs)
     keys.check_keys(options.group_by, (record for run in runs for record in run.records))
-    remarks = ("Each run is reported by itself: no ratio is taken between runs.",) if len(runs) > 1 else ()
+    told_apart, remarks = distinct(runs)
+    sections = tuple(_section(run, options) for run in told_apart)
     return View(
         remarks=remarks,
-        sections=tuple(_section(run, options) for run in runs),
+        sections=sections,
         command=_command(runs, options),
+        comparison=side_by_side(sections, options.group_by, options.sort_by),
     )
 
 

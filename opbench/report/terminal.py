@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 
-from opbench.report.model import Cell, Section, Table, View
+from opbench.report.model import Block, Cell, Comparison, Section, Table, View
 
 FOLDED_WIDTH = 30
 """Names may be folded to this width before a column is left out."""
@@ -28,6 +28,9 @@ def show(view: View, console: Console, *, everything: bool = False) -> None:
     width = console.width if console.is_terminal else _UNBOUNDED
     for remark in view.remarks:
         console.print(_Wide(Text(remark), width), crop=False)
+    if view.comparison:
+        for part in _comparison(view.comparison, width, everything):
+            console.print(_Wide(part, width), crop=False)
     for section in view.sections:
         for part in _section(section, width, everything):
             console.print(_Wide(part, width), crop=False)
@@ -53,8 +56,24 @@ def _section(section: Section, width: int, everything: bool) -> Iterator[Rendera
     for table in section.tables:
         yield from _table(table, width)
     for block in section.blocks if everything else ():
-        yield Text(f"\n{block.title}", style="bold")
-        yield from (Text(f"- {line}") for line in block.lines)
+        yield from _block(block)
+
+
+def _comparison(comparison: Comparison, width: int, everything: bool) -> Iterator[RenderableType]:
+    yield Text(comparison.title, style="bold")
+    yield from (Text(text) for text in (comparison.question, comparison.answer))
+    yield from (Text(f"! {alert}", style="yellow") for alert in comparison.alerts)
+    yield from _block(comparison.runs)
+    for table in comparison.tables:
+        yield from _table(table, width)
+    for block in comparison.blocks if everything else ():
+        yield from _block(block)
+    yield Text("")
+
+
+def _block(block: Block) -> Iterator[RenderableType]:
+    yield Text(f"\n{block.title}", style="bold")
+    yield from (Text(f"- {line}") for line in block.lines)
 
 
 def _table(table: Table, width: int) -> Iterator[RenderableType]:

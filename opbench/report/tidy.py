@@ -15,17 +15,26 @@ Every row has every key; None where there is no value. Among the keys:
 - `forward_peak_bytes_tracker`, `saved_bytes_tracker`, `backward_peak_bytes_tracker`, and the same of
   `high_water` and `allocator`; of the allocator's peaks also what was asked for, `forward_requested_bytes_allocator`
   and `backward_requested_bytes_allocator`.
+
+What several runs have in common is a row for each case, implementation and policy, and each run but the first:
+
+- `run` and `reference_run`, the directories; `case`, `name`, `operator`, `implementation`;
+- `status`, `flags`, `policy` and `latency_seconds_median` … `latency_seconds_high` of the run, and the same of the
+  reference with `reference_` before;
+- `ratio` (the run's latency divided by the reference's) with `ratio_low` … `ratio_high` and `difference`: 'faster',
+  'slower' or 'none shown' where the interval includes 1; or `ratio_refused` with the reason.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from opbench.cases import Case, Nchw
 from opbench.measure.statistics import middle_of
-from opbench.report.model import Section
+from opbench.report.matches import Match, difference
+from opbench.report.model import Comparison, Section
 from opbench.report.rows import SOURCES, Row
 from opbench.report.words import outcome_in_words
 from opbench.results import Counts, Record, Skipped, Timing, Wrong
@@ -36,10 +45,50 @@ Value = Scalar | list[str] | Mapping[str, Scalar]
 
 def tidy(section: Section) -> list[dict[str, Value]]:
     """All rows of a run, in the order they were measured."""
-    return [_row(row, str(section.run.directory), section.baseline) for row in section.rows]
+    return [of_row(row, str(section.run.directory), section.baseline) for row in section.rows]
 
 
-def _row(row: Row, directory: str, baseline: str | None) -> dict[str, Value]:
+def tidy_comparison(comparison: Comparison) -> list[dict[str, Value]]:
+    """All that two runs or more have in common, in the order of the first run that has it."""
+    return [
+        _pair(match, index, comparison.directories)
+        for match in comparison.matches
+        for index in range(1, len(match.rows))
+        if match.rows[index] is not None
+    ]
+
+
+def _pair(match: Match, index: int, directories: Sequence[str]) -> dict[str, Value]:
+    record, ratio = match.any_row.record, match.ratios[index]
+    return {
+        "run": directories[index],
+        "reference_run": directories[0],
+        "case": record.case.id,
+        "name": record.name,
+        "operator": record.case.operator,
+        "implementation": record.implementation,
+        **_side(match.rows[index]),
+        **{f"reference_{name}": value for name, value in _side(match.rows[0]).items()},
+        "ratio": _of(ratio, "value"),
+        "ratio_low": _of(ratio, "low"),
+        "ratio_high": _of(ratio, "high"),
+        "difference": difference(ratio) if ratio else None,
+        "ratio_refused": match.refused[index] or None,
+    }
+
+
+def _side(row: Row | None) -> dict[str, Value]:
+    """What one run has of a match; all None where it has nothing."""
+    return {
+        "status": row.record.status if row else None,
+        "flags": list(row.measured.flags) if row and row.measured else [],
+        "policy": str(row.policy) if row and row.policy else None,
+        **{f"latency_seconds_{name}": _of(row and row.latency, name) for name in ("median", "low", "high")},
+    }
+
+
+def of_row(row: Row, directory: str, baseline: str | None) -> dict[str, Value]:
+    """One row, by the keys told above."""
     return {
         "run": directory,
         **_case(row),
@@ -155,5 +204,5 @@ def _of(thing: object | None, attribute: str) -> Value:
 
 
 _ANY_RECORD = Record(case=Case(operator="", shape=Nchw(1, 1, 1, 1)), implementation="", outcome=Skipped(reason=""))
-COLUMNS = tuple(_row(Row(record=_ANY_RECORD), "", None))
+COLUMNS = tuple(of_row(Row(record=_ANY_RECORD), "", None))
 """The keys of every row, in order."""

@@ -1,11 +1,13 @@
 """JSON: everything a program may want, in one strict document.
 
     {"schema": 1, "command": "opbench report …",
+     "comparison": [{…}],
      "runs": [{"directory", "title", "question", "answer", "alerts", "baseline",
                "metrics", "measure", "environment", "planned", "missing",
                "rows": [{…}]}]}
 
-`rows` are those of the CSV, with lists and mappings as such; their keys are told in `opbench.report.tidy`.
+`rows` are those of the CSV, with lists and mappings as such; `comparison` is what several runs have in common, each
+divided by the first, and empty for one run. The keys of both are told in `opbench.report.tidy`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import dataclasses
 import json
 
 from opbench.report.model import Section, View
-from opbench.report.tidy import tidy
+from opbench.report.tidy import tidy, tidy_comparison
 
 SCHEMA_VERSION = 1
 
@@ -24,6 +26,7 @@ def json_text(view: View) -> str:
     document = {
         "schema": SCHEMA_VERSION,
         "command": f"{view.command} --format json",
+        "comparison": tidy_comparison(view.comparison) if view.comparison else [],
         "runs": [_run(section) for section in view.sections],
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from opbench.report.model import Block, Cell, Column, Section, Table, View
+from opbench.report.model import Block, Cell, Column, Comparison, Section, Table, View
 
 _ACTIVE = re.compile(
     r"[\\`|&<>]"  # escapes, code, table cells, entities and tags: never left as characters
@@ -21,6 +21,8 @@ _AS_ENTITY = frozenset("\\`|&<>")
 def markdown(view: View) -> str:
     """Write a report; all text in it is inert, whatever it holds."""
     parts = [escape(remark) for remark in view.remarks]
+    if view.comparison:
+        parts += _comparison(view.comparison)
     for section in view.sections:
         parts += _section(section)
     parts.append(f"Made by {_code(f'{view.command} --format markdown')}.")
@@ -41,6 +43,14 @@ def _section(section: Section) -> list[str]:
     parts = [f"# {escape(section.title)}", escape(section.question), escape(section.answer), _alerts(section.alerts)]
     parts += map(_table, section.tables)
     parts += map(_block, section.blocks)
+    return [part for part in parts if part]
+
+
+def _comparison(comparison: Comparison) -> list[str]:
+    parts = [f"# {escape(comparison.title)}", escape(comparison.question), escape(comparison.answer)]
+    parts += [_alerts(comparison.alerts), _block(comparison.runs)]
+    parts += map(_table, comparison.tables)
+    parts += map(_block, comparison.blocks)
     return [part for part in parts if part]
 
 

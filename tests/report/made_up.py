@@ -315,3 +315,62 @@ def gpu() -> Run:
         measure=Measure(device="cuda"),
         environment=GPU_ENVIRONMENT,
     )
+
+
+OTHER_ENVIRONMENT = replace(
+    ENVIRONMENT,
+    captured="2031-02-04T05:06:07+00:00",
+    host="elsewhere",
+    processor="Fictional Processor 7",
+    usable_cores=4,
+    versions={"opbench": "0.1.0", "torch": "2.14.0"},
+    variables={},
+    commit="fedcba987654+",
+)
+
+
+def machines() -> tuple[Run, Run]:
+    """The same cases on two machines: faster, slower, no difference, other parameters, other counts, other policies."""
+    here = (
+        record(
+            outcome=Measured(timings=(timing(2e-3), timing(1.5e-3, HOT)), memory=memory(12)),
+            params={"kernel_size": 3},
+            counts=counts(924844032),
+        ),
+        record(
+            "large_kernel_depthwise",
+            Measured(timings=(timing(8e-4), timing(6e-4, HOT)), memory=memory(6)),
+            implementation="native",
+            params={"kernel_size": 13},
+            counts=counts(271352832, 10944),
+        ),
+        record("involution", Measured(timings=(timing(6.2e-3), timing(6e-3, HOT)), memory=memory(40))),
+        record("sasa", Measured(timings=(timing(3e-3),)), params={"kernel_size": 7}),
+        record("drconv", Measured(timings=(timing(4e-3),), memory=memory(20))),
+        record("xvolution", Skipped(reason="not here")),
+        record("ls_convolution", Measured(timings=(timing(1e-3),))),
+    )
+    there = (
+        record(
+            outcome=Measured(timings=(timing(1e-3), timing(1.501e-3, HOT)), memory=memory(12)),
+            params={"kernel_size": 3},
+            counts=counts(924844032),
+        ),
+        record(
+            "large_kernel_depthwise",
+            Measured(timings=(timing(9e-4), timing(6e-4, HOT)), memory=memory(9), flags=("noisy",)),
+            implementation="native",
+            params={"kernel_size": 13},
+            counts=counts(271352832, 10945),
+        ),
+        record("involution", Measured(timings=(timing(6.1e-3, Policy(cache="cold", threads=2)),), memory=memory(40))),
+        record("sasa", Measured(timings=(timing(1e-3),)), params={"kernel_size": 5}),
+        record("drconv", Failed(reason="an allocation failed", status="out_of_memory")),
+        record("xvolution", Skipped(reason="not there")),
+        record("dynamic_convolution", Measured(timings=(timing(1e-3),))),
+    )
+    plan = [*((each.case, each.implementation) for each in there), (Case(operator="sasa", shape=SHAPE), "native")]
+    return (
+        run(*here, title="Made up here", directory="runs/here"),
+        run(*there, title="Made up there", directory="runs/there", plan=plan, environment=OTHER_ENVIRONMENT),
+    )

@@ -97,12 +97,11 @@ def test_warns_of_torn_lines_and_of_flags_before_the_first_number() -> None:
     assert made.alerts == ("records.jsonl: the last line is torn", "2 of 2 records are flagged noisy")
 
 
-def test_several_runs_are_told_apart_and_never_divided() -> None:
+def test_a_baseline_is_sought_in_each_run_for_itself() -> None:
     first = run(record("base", timed(1e-3)), title="first", directory="one")
     second = run(record("other", timed(2e-3)), title="second", directory="two")
     view = report.view([first, second], report.Options(baseline="base"))
     assert [section.title for section in view.sections] == ["first", "second"]
-    assert view.remarks == ("Each run is reported by itself: no ratio is taken between runs.",)
     assert [row.no_ratio for row in view.sections[1].rows] == ["base has no record in this setting"]
     assert view.command == "opbench report one two --baseline base"
 

@@ -12,7 +12,12 @@ from opbench import report
 from tests.report import made_up
 
 GOLDEN = Path(__file__).parent / "golden"
-RUNS = {"comparison": made_up.comparison(), "scan": made_up.scan(), "gpu": made_up.gpu()}
+RUNS = {
+    "comparison": (made_up.comparison(),),
+    "scan": (made_up.scan(),),
+    "gpu": (made_up.gpu(),),
+    "machines": made_up.machines(),
+}
 
 
 def on_terminal(view: report.View, width: int) -> str:
@@ -34,7 +39,7 @@ FORMATS: dict[str, Callable[[report.View], str]] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_report_reads_as_it_did(name: str, suffix: str) -> None:
     path = GOLDEN / f"{name}.{suffix}"
-    text = FORMATS[suffix](report.view([RUNS[name]]))
+    text = FORMATS[suffix](report.view(RUNS[name]))
     if "OPBENCH_UPDATE_GOLDEN" in os.environ:
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
