@@ -46,6 +46,8 @@ class Chart:
 
     kind: str
     """Which drawing it is: 'latency', 'roofline', …"""
+    variant: str = ""
+    """Which of a page's charts of that kind, where there may be several: 'macs-memory'."""
     title: str
     reading: str
     """How to read it, in a sentence or two: also what a screen reader says."""
@@ -58,8 +60,15 @@ class Chart:
     """Values of the field 'setting', of which one is drawn at a time; the first is drawn first. Empty: all at once."""
     facts: Mapping[str, Value] = field(default_factory=dict)
     """What the drawing needs besides: ceilings, the name of a baseline."""
+    operators: tuple[str, ...] = ()
+    """All operators of the run, shown here or not, so that each has the same look in all charts."""
     missing: str = ""
     """In place of data: why there are none, and what to run."""
+
+    @property
+    def name(self) -> str:
+        """A name that no other chart of the page has: 'latency', 'pareto-macs-memory'."""
+        return "-".join(filter(None, [self.kind, self.variant]))
 
 
 def table(chart: Chart) -> Table:

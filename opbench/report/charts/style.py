@@ -78,18 +78,23 @@ def one_setting(drawing: Any, settings: Sequence[str]) -> Any:
     return drawing.add_params(chosen).transform_filter(f"datum.setting === {SETTING}")
 
 
-def by_operator(operators: Sequence[str]) -> dict[str, Any]:
-    """Encodings that give each operator its colour and its shape, with one legend for both."""
+def by_operator(operators: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, Any]:
+    """Encodings that give each operator its colour and its shape, with one legend for both.
+
+    Args:
+        operators: all that have a look of their own, in the order in which looks are given.
+        shown: those that the legend names; all where it is not said.
+    """
     import altair as alt
 
-    names = list(dict.fromkeys(operators))
-    legend = alt.Legend(title=None)
+    names = list(dict.fromkeys([*operators, *(shown or ())]))
+    legend = alt.Legend(title=None, values=[name for name in names if shown is None or name in shown])
     return {
         "color": alt.Color(
             "operator:N", scale=alt.Scale(domain=names, range=_cycled(COLOURS, len(names))), legend=legend
         ),
         "shape": alt.Shape(
-            "operator:N", scale=alt.Scale(domain=names, range=_cycled(SHAPES, len(names))), legend=legend
+            "operator:N", scale=alt.Scale(domain=names, range=_shifted(SHAPES, len(names))), legend=legend
         ),
     }
 
@@ -111,3 +116,8 @@ def embedded(specification: Mapping[str, Any], values: Sequence[Mapping[str, Any
 
 def _cycled(values: Sequence[Any], number: int) -> list[Any]:
     return [values[index % len(values)] for index in range(number)]
+
+
+def _shifted(values: Sequence[Any], number: int) -> list[Any]:
+    """Like `_cycled`, but one further in each round: who has another's colour has not its shape too."""
+    return [values[(index + index // len(values)) % len(values)] for index in range(number)]
