@@ -50,7 +50,7 @@ CONFIG: dict[str, Any] = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
         "orient": "bottom",
-        "columns": 3,
+        "columns": {"expr": "max(1, floor(width / 190))"},
         "labelLimit": 260,
     },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12},
@@ -106,7 +106,7 @@ def finished(drawing: Any, description: str, height: int | None = None) -> dict[
         properties["height"] = height
     specification: dict[str, Any] = drawing.properties(**properties).to_dict()
     # Of its own, altair would set a theme.
-    return {**specification, "config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+    return {**specification, "config": CONFIG}
 
 
 def embedded(specification: Mapping[str, Any], values: Sequence[Mapping[str, Any]], width: int = 640) -> dict[str, Any]:
