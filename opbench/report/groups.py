@@ -48,9 +48,9 @@ def _latency(row: Row) -> float | None:
     return row.latency.median if row.latency else None
 
 
-def _memory(row: Row) -> float | None:
-    """The higher of the two phases' peaks, each on top of what it found."""
-    memory = row.memory()
+def peak_bytes(row: Row, source: str | None = None) -> int | None:
+    """The higher of the two phases' peaks, each on top of what it found, as one source or the most exact one saw it."""
+    memory = row.memory(source)
     if memory is None:
         return None
     return max(memory.forward_peak_bytes, (memory.saved_bytes or 0) + (memory.backward_peak_bytes or 0))
@@ -60,5 +60,5 @@ _QUANTITIES: Mapping[str, Callable[[Row], float | None]] = {
     "parameters": _parameters,
     "macs": _macs,
     "latency": _latency,
-    "memory": _memory,
+    "memory": peak_bytes,
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from opbench.plain import plain
 from opbench.report import keys
 from opbench.report.columns import differing_params, name
+from opbench.report.groups import spread
 from opbench.report.rows import Row
 from opbench.settings import Metric
 from opbench.store import Run
@@ -72,6 +73,11 @@ class Material:
         """The command line that runs the suite again."""
         return plain(shlex.join(["opbench", "run", self.run.header.suite_path]))
 
+    @cached_property
+    def spread(self) -> Material:
+        """The same, with what was never timed under each policy of its setting, so that each says what it lacks."""
+        return replace(self, rows=tuple(spread(self.rows)))
+
     def to_measure(self, metric: Metric) -> str:
         """Why a chart has no data that a metric gives, and the command that gives them."""
         if metric not in self.run.header.metrics:
@@ -82,6 +88,11 @@ class Material:
 def finite(value: float | None) -> float | None:
     """A number that JSON can hold; None for the infinite end of an interval."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def ends(low: float, high: float) -> tuple[float, float] | tuple[None, None]:
+    """Both ends of an interval, for a logarithmic scale; none where one of them lies at zero or at infinity."""
+    return (low, high) if low > 0 and math.isfinite(high) else (None, None)
 
 
 def _values(rows: Sequence[Row], key: str) -> list[object]:
