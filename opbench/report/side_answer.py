@@ -11,7 +11,7 @@ from opbench import units
 from opbench.measure.statistics import Ratio
 from opbench.report import keys
 from opbench.report.columns import differing_params, name
-from opbench.report.matches import Match, difference
+from opbench.report.matches import Match, difference, of_records
 from opbench.report.words import DOUBTFUL_TIME
 
 
@@ -32,8 +32,7 @@ def answer(found: Sequence[Match], labels: Sequence[str], preposition: Literal["
     if not found:
         return "The runs have no record in common: no case with the same implementation, so nothing is side by side."
     if not any(match.policies for match in found):
-        records = len({match.any_row.record.key for match in found})
-        return f"The runs have {counted(records, 'record')} in common, and no times of them."
+        return f"The runs have {counted(len(of_records(found)), 'record')} in common, and no times of them."
     return " ".join(_against_first(found, labels, index, preposition) for index in range(1, len(labels)))
 
 

@@ -15,7 +15,7 @@ from opbench.report.matches import Match, matches, of_records
 from opbench.report.model import Block, Comparison, Section
 from opbench.report.rows import Row
 from opbench.report.side_answer import answer, counted
-from opbench.report.side_tables import memory, shared_source, times
+from opbench.report.side_tables import memory, same_memory, shared_source, times
 from opbench.report.words import NONE, NOT_APPLICABLE
 from opbench.results import Record
 from opbench.settings import SortBy
@@ -64,7 +64,7 @@ def side_by_side(sections: Sequence[Section], group_by: Sequence[str], sort_by: 
     in_order = _ordered(found, sort_by or runs[0].header.report.sort_by)
     return Comparison(
         title=f"{_number_word(len(runs))} {kind(runs)} side by side",
-        question="Which times differ between them, and by how much?",
+        question="What differs between them, and by how much?",
         answer=answer(found, labels, "in" if kind(runs) == "runs" else "on"),
         alerts=(*_unfinished(runs, labels), *changes(found, labels)),
         runs=Block(title="The runs", lines=tuple(_runs(runs, sections, found, labels))),
@@ -81,8 +81,13 @@ def _number_word(number: int) -> str:
 
 
 def _ordered(found: Sequence[Match], sort_by: SortBy) -> list[Match]:
-    by_row = {id(match.any_row): match for match in found}
-    return [by_row[id(row)] for row in ordered([match.any_row for match in found], sort_by)]
+    # A row that was never timed stands in all matches of its record, a timed one in a single match.
+    by_row = {id(row): match for match in found for row in [_timed_row(match)]}
+    return [by_row[id(row)] for row in ordered([_timed_row(match) for match in found], sort_by)]
+
+
+def _timed_row(match: Match) -> Row:
+    return next((row for row in match.rows if row is not None and row.latency is not None), match.any_row)
 
 
 def _unfinished(runs: Sequence[Run], labels: Sequence[str]) -> Iterator[str]:
@@ -103,12 +108,12 @@ def _runs(
         role = " (the one divided by)" if index == 0 else ""
         yield f"{label}{role}: {text or 'nothing differs'}; {plain(str(run.directory))}"
     yield from _only(sections, found, labels)
-    apart = _apart(found)
-    if apart:
-        yield (
-            f"Memory of {counted(len(apart), 'record')} is not side by side, for no two runs read it from the same "
-            f"source: {_some(apart)}."
-        )
+    nowhere = [
+        match.any_row.record for match in of_records(found) if not any(row and row.measured for row in match.rows)
+    ]
+    if nowhere:
+        yield f"{counted(len(nowhere), 'record')} measured in none of them: {_some(nowhere)}."
+    yield from _memory(of_records(found))
 
 
 def _only(sections: Sequence[Section], found: Sequence[Match], labels: Sequence[str]) -> Iterator[str]:
@@ -128,13 +133,22 @@ def _only(sections: Sequence[Section], found: Sequence[Match], labels: Sequence[
             yield f"{counted(len(times), 'time')} only in {label} ({policies}): {_some([row.record for row in times])}."
 
 
-def _apart(found: Sequence[Match]) -> list[Record]:
-    """Records whose memory two runs have, from different sources."""
-    return [
+def _memory(records: Sequence[Match]) -> Iterator[str]:
+    """What the tables leave out: memory that is the same, and memory that cannot be set side by side."""
+    same = sum(map(same_memory, records))
+    if same:
+        known = sum(shared_source(match) is not None for match in records)
+        yield f"Memory is the same for {same} of {counted(known, 'record')}."
+    apart = [
         match.any_row.record
-        for match in of_records(found)
+        for match in records
         if shared_source(match) is None and sum(row is not None and row.memory() is not None for row in match.rows) > 1
     ]
+    if apart:
+        yield (
+            f"Memory of {counted(len(apart), 'record')} is not side by side, for no two runs read it from the same "
+            f"source: {_some(apart)}."
+        )
 
 
 def _some(records: Sequence[Record]) -> str:

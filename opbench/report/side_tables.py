@@ -13,12 +13,10 @@ from opbench.report.columns import READINGS, Reading, differing_params, name, ra
 from opbench.report.matches import Match, difference, of_records
 from opbench.report.model import Column, Table
 from opbench.report.rows import SOURCES, Row
-from opbench.report.words import NONE, NOT_APPLICABLE, outcome_in_words, status_in_words
+from opbench.report.words import NOT_APPLICABLE, outcome_in_words, status_in_words
 from opbench.results import Memory
 
 SETTING = tuple(key for key in keys.COMPARABLE if key != "policy")
-SAME_WITHIN = 0.02
-"""Two high-water marks that are each known within one percent."""
 
 
 def times(matches: Sequence[Match], labels: Sequence[str], group_by: Sequence[str]) -> list[Table]:
@@ -31,18 +29,41 @@ def times(matches: Sequence[Match], labels: Sequence[str], group_by: Sequence[st
 
 
 def memory(matches: Sequence[Match], labels: Sequence[str], group_by: Sequence[str]) -> list[Table]:
-    """A table for each setting and source, a row for each quantity of a record."""
+    """A table for each setting, source and quantity that is not the same everywhere, a row for each record."""
     known = [match for match in of_records(matches) if shared_source(match)]
-    return [_memory(f"Memory: {title}", group, labels) for title, group in _grouped(known, group_by, _source_in_words)]
+    return [
+        _memory(f"{reading.title.capitalize()}: {title}", reading, group, labels)
+        for title, group in _grouped(known, group_by, _source_in_words)
+        for reading in READINGS
+        if any(not _is_same(match, reading) for match in group)
+    ]
+
+
+def same_memory(match: Match) -> bool:
+    """Whether all runs that have it used the same bytes."""
+    return shared_source(match) is not None and all(_is_same(match, reading) for reading in READINGS)
+
+
+def _is_same(match: Match, reading: Reading) -> bool:
+    numbers = [number for index in range(len(match.rows)) if (number := _number_of(match, reading, index)) is not None]
+    return not numbers or max(numbers) - min(numbers) <= _slack(match, min(numbers))
+
+
+def _slack(match: Match, number: int) -> float:
+    # Two high-water marks that are each known within one percent.
+    return 0.02 * number if shared_source(match) == "high_water" else 0
 
 
 def shared_source(match: Match) -> str | None:
     """The most exact source that two runs read this record's memory from."""
-    return next((source for source in SOURCES if sum(each is not None for each in _seen(match, source)) > 1), None)
+    seen = {source: sum(bool(row and row.memory(source)) for row in match.rows) for source in SOURCES}
+    return next((source for source, number in seen.items() if number > 1), None)
 
 
-def _seen(match: Match, source: str | None) -> list[Memory | None]:
-    return [row.memory(source) if row else None for row in match.rows]
+def _seen(match: Match) -> list[Memory | None]:
+    """What the common source saw of each run."""
+    source = shared_source(match)
+    return [row.memory(source) if row and source else None for row in match.rows]
 
 
 def _source_in_words(match: Match) -> str:
@@ -68,10 +89,9 @@ def _times(title: str, matches: Sequence[Match], labels: Sequence[str]) -> Table
         columns += [_number("latency", label, 0), _number("latency_interval", "95 % interval", 8)]
         drafts += [list(map(_latency, rows)), list(map(_latency_interval, rows))]
     for index, label in enumerate(labels[1:], start=1):
-        divided = f"{label} ÷ {labels[0]}" if len(labels) > 2 else f"÷ {labels[0]}"
         ratios = [match.ratios[index] for match in matches]
         columns += [
-            _number("ratio", divided, 0),
+            _number("ratio", _divided(labels, label), 0),
             _number("ratio_interval", "ratio's 95 % interval", 3),
             Column(key="difference", title="difference", numeric=False, rank=0),
         ]
@@ -133,32 +153,30 @@ def _ratio_interval(ratio: Ratio | None) -> Draft:
     return Draft(units.ratio_interval(ratio.value, ratio.low, ratio.high)[1], value=ratio.low)
 
 
-def _memory(title: str, matches: Sequence[Match], labels: Sequence[str]) -> Table:
-    lines = [
-        (match, reading)
-        for match in matches
-        for reading in READINGS
-        if any(each and reading.read(each) is not None for each in _seen(match, shared_source(match)))
-    ]
-    columns, drafts = _heads([match for match, _ in lines])
-    columns.append(Column(key="quantity", title="memory", numeric=False, rank=0))
-    drafts.append([Draft(reading.title) for _, reading in lines])
+def _memory(title: str, reading: Reading, matches: Sequence[Match], labels: Sequence[str]) -> Table:
+    columns, drafts = _heads(matches)
     columns += [_number("bytes", label, 0) for label in labels]
-    drafts += [[_bytes(match, reading, index) for match, reading in lines] for index in range(len(labels))]
+    drafts += [[_bytes(match, reading, index) for match in matches] for index in range(len(labels))]
     for index, label in enumerate(labels[1:], start=1):
-        divided = f"{label} ÷ {labels[0]}" if len(labels) > 2 else f"÷ {labels[0]}"
-        columns.append(_number("bytes_ratio", divided, 1))
-        drafts.append([_bytes_ratio(match, reading, index) for match, reading in lines])
+        columns.append(_number("bytes_ratio", _divided(labels, label), 1))
+        drafts.append([_bytes_ratio(match, reading, index) for match in matches])
     return table(title, columns, drafts)
 
 
+def _divided(labels: Sequence[str], label: str) -> str:
+    return f"{label} ÷ {labels[0]}" if len(labels) > 2 else f"÷ {labels[0]}"
+
+
 def _bytes(match: Match, reading: Reading, index: int) -> Draft:
-    row, seen = match.rows[index], _seen(match, shared_source(match))[index]
+    row, seen = match.rows[index], _seen(match)[index]
+    if row is None:
+        return Draft()
+    if row.measured is None:
+        return Draft(status_in_words(row.record), footnotes=(outcome_in_words(row.record.outcome),))
     if seen is None:
-        other = row.memory() if row else None
-        if other is not None:
-            return Draft(footnotes=(f"read from the {SOURCES[other.source]} only, so not set beside",))
-        return Draft(status_in_words(row.record) if row and row.measured is None else NONE)
+        other = row.memory()
+        source = "no memory measured" if other is None else f"read from the {SOURCES[other.source]} only"
+        return Draft(footnotes=(source,))
     number = reading.read(seen)
     if number is None:
         return Draft(NOT_APPLICABLE)
@@ -167,14 +185,19 @@ def _bytes(match: Match, reading: Reading, index: int) -> Draft:
 
 
 def _bytes_ratio(match: Match, reading: Reading, index: int) -> Draft:
-    source = shared_source(match)
-    seen = _seen(match, source)
-    first, other = (reading.read(each) if each else None for each in (seen[0], seen[index]))
-    if first is None or other is None or match.unequal[index]:
+    first, other = _number_of(match, reading, 0), _number_of(match, reading, index)
+    if match.unequal[index]:
+        return Draft(footnotes=(plain(f"the parameters are not equal: {match.unequal[index]}", 300),))
+    if first is None or other is None:
         return Draft()
-    if first == other or (source == "high_water" and abs(other - first) <= SAME_WITHIN * first):
+    if abs(other - first) <= _slack(match, min(first, other)):
         return Draft("same", value=1.0)
     return Draft(units.ratio(other / first), value=other / first) if first else Draft()
+
+
+def _number_of(match: Match, reading: Reading, index: int) -> int | None:
+    seen = _seen(match)[index]
+    return reading.read(seen) if seen else None
 
 
 def _number(key: str, title: str, rank: int) -> Column:
