@@ -48,6 +48,15 @@ FORMATS = {
             for_readers=True,
         ),
         Format(
+            name="html",
+            purpose="a page with charts and a table that sorts, filters and changes its baseline",
+            suffix=".html",
+            written_by="to_html:html",
+            for_readers=True,
+            needs=("altair", "vl_convert"),
+            extra="html",
+        ),
+        Format(
             name="csv",
             purpose="every number, a line for each record and policy",
             suffix=".csv",

@@ -82,7 +82,7 @@ def table(
     by_column = [drafts[index] for index in kept]
     by_row = _transposed(by_column)
     if contest == "rows":
-        best = [_crowned(line) for line in by_row]
+        best: list[Sequence[bool]] = [_crowned(line) for line in by_row]
     else:
         best = _transposed([_crowned_by_heat(column, heats or [None] * len(column)) for column in by_column])
     footnotes: dict[str, str] = {}

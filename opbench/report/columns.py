@@ -94,7 +94,10 @@ def _operator() -> _Kind:
 def _coordinates(rows: Sequence[Row]) -> list[_Kind]:
     """A column for each coordinate that the reader's grouping left to vary within the table."""
     varying = [key for key in keys.COMPARABLE if len(keys.distinct(rows, key)) > 1]
-    return [_Kind(_text(key, key.replace("_", " "), rank=0), partial(_coordinate, key)) for key in varying]
+    return [
+        _Kind(replace(_text(key, key.replace("_", " "), rank=0), coordinate=True), partial(_coordinate, key))
+        for key in varying
+    ]
 
 
 def _coordinate(key: str, row: Row) -> Draft:

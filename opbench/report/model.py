@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from opbench.report.matches import Match
 from opbench.report.rows import Row
+from opbench.settings import SortBy
 from opbench.store import Run
 
 
@@ -19,6 +20,8 @@ class Column:
     numeric: bool
     rank: int
     """How soon a narrow page may leave the column out: the highest first, 0 never."""
+    coordinate: bool = False
+    """Whether it tells in which setting a row was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,9 @@ class Section:
     rows: tuple[Row, ...]
     """The raw numbers, in the order they were measured."""
     baseline: str | None
+    group_by: tuple[str, ...] = ()
+    """Keys that the reader asked the tables to be grouped by; empty for rows that may be compared."""
+    sort_by: SortBy = "suite"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,8 @@ def _section(run: Run, options: Options) -> Section:
         run=run,
         rows=made,
         baseline=baseline,
+        group_by=options.group_by,
+        sort_by=options.sort_by or header.report.sort_by,
     )
 
 

@@ -99,6 +99,13 @@ def by_operator(operators: Sequence[str], shown: Sequence[str] | None = None) ->
     }
 
 
+def points(base: Any, look: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Points of which the colour and the shape tell the operator: hollow ones are references, filled ones are not."""
+    hollow = base.transform_filter("datum.implementation === 'reference'").mark_point(filled=False, strokeWidth=2)
+    filled = base.transform_filter("datum.implementation !== 'reference'").mark_point(filled=True, opacity=1)
+    return hollow.encode(**look), filled.encode(**look)
+
+
 def finished(drawing: Any, description: str, height: int | None = None) -> dict[str, Any]:
     """The specification as a dictionary: as wide as its place, with the look of all charts."""
     properties: dict[str, Any] = {"width": "container", "description": description}

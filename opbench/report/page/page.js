@@ -1,0 +1,232 @@
+"use strict";
+// The page's own script. It asks for nothing over a network, and writes text only as text.
+
+/** What the page carries for a table or a chart. */
+const carried = (id) => JSON.parse(document.getElementById(id).textContent);
+
+/** Columns as they are carried, one value standing for many equal ones, as rows of cells. */
+function unpacked(columns, length) {
+  return Array.from({ length }, (_, row) => columns.map((column) => ("all" in column ? column.all : column.each[row])));
+}
+
+/** An element with text or children; attributes by name. */
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** Lets the reader keep a file. */
+function download(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  element("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+/** Lines of CSV. What a spreadsheet would compute gets a quote in front. */
+function csv(lines) {
+  const cell = (value) => {
+    if (value === null || value === undefined) return "";
+    let text = typeof value === "object" ? JSON.stringify(value) : String(value);
+    if (typeof value === "string" && /^[=+\-@＝＋－＠\t\r]/.test(text)) text = `'${text}`;
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return lines.map((line) => line.map(cell).join(",") + "\n").join("");
+}
+
+// ---- theme -----------------------------------------------------------------------------------------------------------
+
+function offerTheme() {
+  const button = document.getElementById("theme");
+  const themes = ["auto", "light", "dark"];
+  const show = (theme) => {
+    document.documentElement.dataset.theme = theme;
+    button.textContent = `theme: ${theme}`;
+  };
+  button.addEventListener("click", () => show(themes[(themes.indexOf(document.documentElement.dataset.theme) + 1) % 3]));
+  show("auto");
+  button.hidden = false;
+}
+
+// ---- the table -------------------------------------------------------------------------------------------------------
+
+const ROWS_AT_ONCE = 400;
+
+/** Makes one table sort, filter, group and change its baseline. */
+function liven(grid) {
+  const source = carried(grid.dataset.source);
+  const table = grid.querySelector("table");
+  const tools = grid.querySelector(".tools");
+  const [filter, group, baseline] = ["filter", "group", "baseline"].map((name) => tools.elements[name]);
+  const heads = [...table.tHead.rows[0].cells];
+  const place = (key) => heads.findIndex((head) => head.dataset.key === key);
+  const rows = [...table.querySelectorAll("tbody tr:not(.heading)")].map((tr, index) => ({
+    tr, index, words: tr.textContent.toLowerCase(),
+  }));
+  const order = { column: null, descending: false };
+  let all = false;
+
+  const number = (cell) => (cell.dataset.value === undefined ? null : Number(cell.dataset.value));
+  const direction = () => (order.descending ? -1 : 1);
+
+  /** What has no value comes last, whichever way the others run. */
+  function compare(one, other) {
+    const [a, b] = [one, other].map((row) => row.tr.cells[order.column]);
+    const [x, y] = [number(a), number(b)];
+    if (x !== null && y !== null) return direction() * (x - y) || one.index - other.index;
+    if (x !== null || y !== null) return x === null ? 1 : -1;
+    return direction() * a.textContent.localeCompare(b.textContent, "en", { numeric: true }) || one.index - other.index;
+  }
+
+  function show() {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const kept = rows.filter((row) => words.every((word) => row.words.includes(word) || heading(row).toLowerCase().includes(word)));
+    const groups = new Map();
+    for (const row of kept) {
+      if (!groups.has(heading(row))) groups.set(heading(row), []);
+      groups.get(heading(row)).push(row);
+    }
+    table.classList.toggle("in-settings", source.in_settings && group.value === "0");
+    let shown = 0;
+    const bodies = [...groups].map(([title, members]) => {
+      if (order.column !== null) members.sort(compare);
+      const first = shown;
+      for (const row of members) row.tr.classList.toggle("beyond", !all && ++shown > ROWS_AT_ONCE);
+      const said = title !== "" ? "heading" : "heading unsaid";
+      const head = element("tr", { class: !all && first >= ROWS_AT_ONCE ? `${said} beyond` : said },
+        element("th", { scope: "rowgroup", colspan: heads.length }, element("span", {}, title)));
+      const body = element("tbody", {}, head);
+      body.append(...members.map((row) => row.tr));
+      return body;
+    });
+    [...table.tBodies].forEach((body) => body.remove());
+    table.append(...bodies);
+    const beyond = all ? 0 : Math.max(0, kept.length - ROWS_AT_ONCE);
+    grid.querySelector(".more").hidden = beyond === 0;
+    grid.querySelector("[name=more]").textContent = `Show ${beyond} more rows`;
+    tools.querySelector("output").textContent =
+      kept.length === rows.length ? `${rows.length} rows` : `${kept.length} of ${rows.length} rows`;
+    return [...groups.values()].flat();
+  }
+
+  function heading(row) {
+    const grouping = source.groupings[group.value];
+    return grouping.texts[grouping.rows[row.index]];
+  }
+
+  /** Every row's ratio to another baseline: ready strings, computed where all others were. */
+  function divide() {
+    const name = baseline.value;
+    const [ratio, interval] = [place("ratio"), place("ratio_interval")];
+    heads[ratio].querySelector("button").textContent = `÷ ${name || "baseline"}`;
+    const reasons = new Map();
+    for (const row of rows) {
+      const [text, between, refused] = name === "" ? ["–", "–", ""] : source.baselines[name][row.index];
+      if (refused && !reasons.has(refused)) reasons.set(refused, String.fromCharCode(97 + reasons.size % 26));
+      const cell = row.tr.cells[ratio];
+      cell.classList.remove("best");
+      cell.replaceChildren(text);
+      if (refused) cell.append(element("sup", {}, reasons.get(refused)));
+      const value = text === "baseline" ? 1 : parseFloat(text);
+      if (Number.isNaN(value)) delete cell.dataset.value;
+      else cell.dataset.value = value;
+      row.tr.cells[interval].textContent = between;
+      row.tr.cells[interval].removeAttribute("data-value");
+    }
+    const list = grid.querySelector(".refusals");
+    list.replaceChildren(...[...reasons].map(([reason, mark]) => element("li", {}, element("sup", {}, mark), ` ${reason}`)));
+    list.hidden = reasons.size === 0;
+  }
+
+  heads.forEach((head, column) => {
+    const button = element("button", { type: "button" }, ...head.childNodes);
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const again = order.column === column;
+      if (again && order.descending) order.column = null;
+      else Object.assign(order, { column, descending: again });
+      heads.forEach((each) => each.removeAttribute("aria-sort"));
+      if (order.column !== null) head.setAttribute("aria-sort", order.descending ? "descending" : "ascending");
+      if (order.column === null) order.descending = false;
+      show();
+    });
+  });
+  let pause;
+  filter.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(show, 120); });
+  group.addEventListener("change", show);
+  baseline?.addEventListener("change", () => { divide(); show(); });
+  tools.addEventListener("submit", (event) => event.preventDefault());
+  grid.querySelector("[name=more]").addEventListener("click", () => { all = true; show(); });
+  tools.elements.csv.addEventListener("click", () => {
+    const values = unpacked(source.columns, rows.length);
+    const ratios = (row) => (baseline?.value ? [baseline.value, ...source.baselines[baseline.value][row.index].slice(0, 2)] : []);
+    const names = [...source.columns.map((column) => column.name), ...(baseline?.value ? ["baseline", "ratio", "ratio_interval"] : [])];
+    download(`${grid.dataset.source}.csv`, "text/csv", csv([names, ...show().map((row) => [...values[row.index], ...ratios(row)])]));
+  });
+  tools.hidden = false;
+  show();
+}
+
+// ---- charts ----------------------------------------------------------------------------------------------------------
+
+const NARROW_PIXELS = 520;
+
+/** Draws one chart and livens what stands around it. */
+async function draw(figure) {
+  const source = carried(figure.dataset.source);
+  const place = figure.querySelector(".drawing");
+  const rows = unpacked(source.columns, source.length);
+  const values = rows.map((row) => Object.fromEntries(source.columns.map((column, index) => [column.name, row[index]])));
+  const { specification } = source;
+  specification.data.find((each) => each.name === "data").values = values;
+  // On a phone, names leave room for what they name.
+  specification.config.axisY.labelLimit = place.clientWidth < NARROW_PIXELS ? 110 : 280;
+  const { view } = await vegaEmbed(place, specification, {
+    mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true },
+  });
+  figure.querySelector("[name=setting]")?.addEventListener("change", (event) => {
+    view.signal("setting", event.target.value).runAsync();
+  });
+  const data = source.columns.map((column, index) => ({ ...column, index }));
+  figure.querySelector("[name=csv]").addEventListener("click", () => {
+    const numbers = data.filter((column) => !column.text);
+    const lines = rows.map((row) => numbers.map((column) => row[column.index]));
+    download(`${figure.id}.csv`, "text/csv", csv([numbers.map((column) => column.name), ...lines]));
+  });
+  figure.querySelector("[name=svg]").addEventListener("click", async () => {
+    const ink = getComputedStyle(figure).color;
+    download(`${figure.id}.svg`, "image/svg+xml", (await view.toSVG()).replaceAll("currentColor", ink));
+  });
+  figure.querySelector("details").addEventListener("toggle", () => tabulate(figure, source), { once: true });
+}
+
+/** The chart's numbers as people read them, below it. */
+function tabulate(figure, source) {
+  const head = source.table.columns.map((column) => element("th", { scope: "col", class: column.numeric ? "number" : "" }, column.title));
+  const lines = unpacked(source.table.columns, source.length).map((cells) =>
+    element("tr", {}, ...cells.map((cell, index) =>
+      element(index ? "td" : "th", index ? { class: source.table.columns[index].numeric ? "number" : "" } : { scope: "row" }, cell))));
+  figure.querySelector("details .scroll").replaceChildren(
+    element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)));
+}
+
+/** One chart after another, so that the page can be read meanwhile. */
+async function drawAll() {
+  for (const figure of document.querySelectorAll("figure[data-source]")) {
+    try {
+      await draw(figure);
+    } catch (error) {
+      figure.querySelector(".drawing").replaceChildren(element("p", { class: "missing" }, `This chart could not be drawn: ${error.message}`));
+      console.error(error);
+    }
+    await new Promise((done) => setTimeout(done));
+  }
+  document.documentElement.dataset.drawn = "true";
+}
+
+// What is folded on a screen is wanted on paper.
+addEventListener("beforeprint", () => document.querySelectorAll("details.block").forEach((each) => { each.open = true; }));
+offerTheme();
+document.querySelectorAll(".grid").forEach(liven);
+drawAll();

@@ -1,0 +1,261 @@
+"""HTML: one page that holds all it needs, opens from disk, asks nothing of a network, and sorts, filters and draws.
+
+The page may run the scripts that are in it, known by their hashes, and load nothing: a name that holds markup is text.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import altair
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from opbench.plain import plain
+from opbench.report import charts
+from opbench.report.grid import Grid, grid
+from opbench.report.model import Block, Cell, Comparison, Section, Table, View
+from opbench.report.tidy import of_row
+
+_PAGE = resources.files("opbench.report") / "page"
+_COMMAND_LIMIT = 2000
+
+
+def html(view: View) -> str:
+    """Write the page of a report, its charts included."""
+    sources: dict[str, str] = {}
+    entries = [_compared(view.comparison)] if view.comparison else []
+    entries += [_run(section, f"run-{index}", sources) for index, section in enumerate(view.sections, start=1)]
+    scripts = (*((_drawing_library(),) if any(entry.drawn for entry in entries) else ()), _text("page.js"))
+    style = _text("page.css")
+    page = _Page(
+        title=" · ".join(dict.fromkeys(section.title for section in view.sections)),
+        policy=_policy(style, scripts),
+        style=style,
+        scripts=scripts,
+        remarks=view.remarks,
+        entries=tuple(entries),
+        sources=sources,
+        command=f"{view.command} --format html",
+    )
+    return _template().render(page=page)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figure:
+    """A chart with its place on the page."""
+
+    anchor: str
+    chart: charts.Chart
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One run, or several side by side, as the template tells it."""
+
+    anchor: str
+    title: str
+    question: str
+    answer: str
+    alerts: Sequence[str]
+    before: Sequence[Block] = ()
+    grid: Grid | None = None
+    groups: Sequence[tuple[str, Sequence[Sequence[Cell]]]] = ()
+    """The grid's rows below the headings of its first grouping."""
+    baseline: str = ""
+    tables: Sequence[Table] = ()
+    scans: Sequence[Table] = ()
+    figures: Sequence[_Figure] = ()
+    blocks: Sequence[Block] = ()
+    suite: str = ""
+    suite_path: str = ""
+    measured_by: str = ""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is something to draw."""
+        return any(not figure.chart.missing for figure in self.figures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Page:
+    """All that the template prints."""
+
+    title: str
+    policy: str
+    style: str
+    scripts: Sequence[str]
+    remarks: Sequence[str]
+    entries: Sequence[_Entry]
+    command: str
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """What the page's script reads, as JSON by id."""
+
+
+def _compared(comparison: Comparison) -> _Entry:
+    return _Entry(
+        anchor="side-by-side",
+        title=comparison.title,
+        question=comparison.question,
+        answer=comparison.answer,
+        alerts=comparison.alerts,
+        before=(comparison.runs,),
+        tables=comparison.tables,
+        blocks=comparison.blocks,
+    )
+
+
+def _run(section: Section, anchor: str, sources: dict[str, str]) -> _Entry:
+    header = section.run.header
+    entry = _Entry(
+        anchor=anchor,
+        title=section.title,
+        question=section.question,
+        answer=section.answer,
+        alerts=section.alerts,
+        tables=section.tables,
+        blocks=section.blocks,
+        suite=header.suite_text,
+        suite_path=plain(header.suite_path),
+        measured_by=plain(shlex.join(header.environment.command), _COMMAND_LIMIT),
+    )
+    if header.report.published or not section.rows:
+        return entry
+    made = grid(section.rows, section.baseline, section.group_by, section.sort_by)
+    sources[f"{anchor}-grid"] = _json(_grid_source(made, section))
+    figures = []
+    for number, chart in enumerate(
+        charts.of_run(charts.Material(section.run, section.rows, section.baseline)), start=1
+    ):
+        figure = _Figure(anchor=f"{anchor}-{chart.kind}-{number}", chart=chart)
+        if not chart.missing:
+            sources[f"{figure.anchor}-data"] = _json(_chart_source(chart))
+        figures.append(figure)
+    return dataclasses.replace(
+        entry,
+        grid=made,
+        groups=tuple(_grouped(made)),
+        baseline=plain(section.baseline or ""),
+        tables=(),
+        scans=tuple(table for table in section.tables if table.columns[0].key == "head"),
+        figures=figures,
+    )
+
+
+def _grouped(made: Grid) -> Iterator[tuple[str, list[Sequence[Cell]]]]:
+    """Its rows come in the order of its first grouping."""
+    groups: dict[str, list[Sequence[Cell]]] = {}
+    for heading, cells in zip(made.groupings[0].headings, made.table.rows, strict=True):
+        groups.setdefault(heading, []).append(cells)
+    yield from groups.items()
+
+
+def _grid_source(made: Grid, section: Section) -> dict[str, object]:
+    """What the script needs to group the rows otherwise, divide by another baseline, and give them as CSV."""
+    tidy = [of_row(row, str(section.run.directory), None) for row in made.rows]
+    columns = {name: [row[name] for row in tidy] for name in tidy[0]}
+    return {
+        "in_settings": made.in_settings,
+        "groupings": [_interned(grouping.headings) for grouping in made.groupings],
+        "baselines": made.baselines,
+        "columns": [_packed(name, values) for name, values in columns.items() if any(_says(each) for each in values)],
+    }
+
+
+def _says(value: object) -> bool:
+    return value is not None and value != [] and value != {}
+
+
+def _chart_source(chart: charts.Chart) -> dict[str, object]:
+    """What the script needs to draw a chart, and to give its data as CSV and as a plain table."""
+    drawn = charts.told(chart)
+    table = charts.table(chart)
+    fields = {each.key for each in chart.fields}
+    columns = []
+    for name in dict.fromkeys(name for datum in drawn for name in datum):
+        packed = _packed(name, [datum.get(name) for datum in drawn])
+        columns.append(packed if name in fields else {**packed, "text": True})
+    cells = [
+        {
+            **_packed(column.key, [row[index].text for row in table.rows]),
+            "title": column.title,
+            "numeric": column.numeric,
+        }
+        for index, column in enumerate(table.columns)
+    ]
+    return {
+        # Compiled here: a fault in it is found before anybody opens the page.
+        "specification": vl_convert.vegalite_to_vega(charts.specification(chart)),
+        "length": len(drawn),
+        "columns": columns,
+        "table": {"columns": cells},
+    }
+
+
+def _packed(name: str, values: Sequence[object]) -> dict[str, object]:
+    """A column; a value that all rows share is written once."""
+    first = values[0] if values else None
+    if all(value == first and type(value) is type(first) for value in values):
+        return {"name": name, "all": first}
+    return {"name": name, "each": list(values)}
+
+
+def _interned(texts: Sequence[str]) -> dict[str, object]:
+    """Each text once, and for each row which one it is."""
+    places: dict[str, int] = {}
+    rows = [places.setdefault(text, len(places)) for text in texts]
+    return {"texts": list(places), "rows": rows}
+
+
+def _breakable(text: str) -> Markup:
+    """Escaped, and free to go on in the next line where a name has a joint."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_:,])(?=.)|(?=/)", text))
+
+
+def _json(value: object) -> str:
+    """JSON that no HTML parser takes for markup."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@functools.cache
+def _drawing_library() -> str:
+    """Vega and vega-embed, with all they need, as one script that a page can hold."""
+    version = altair.SCHEMA_VERSION.lstrip("v").rsplit(".", 1)[0]
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    # Its top-level names are its own: in a module they would be, but a module cannot come before the page's script.
+    return "{" + bundle.replace("</script", "<\\/script") + "}"
+
+
+def _policy(style: str, scripts: Sequence[str]) -> str:
+    """The page may run these scripts and use this style, and nothing else from anywhere."""
+    allowed = " ".join(map(_hash, scripts))
+    nothing_else = "default-src 'none'; base-uri 'none'; form-action 'none'"
+    return f"{nothing_else}; script-src {allowed}; style-src {_hash(style)}"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _text(name: str) -> str:
+    return (_PAGE / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["breakable"] = _breakable
+    return environment.get_template("page.html")
