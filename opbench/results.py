@@ -108,6 +108,43 @@ class Counted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One operation that a pass launches: a bar of a waterline, as wide as its bytes and as high as its intensity."""
+
+    name: str
+    """As torch dispatches it: 'aten::convolution'."""
+    macs: int
+    """Dense multiply-accumulates; an element of a product that is added to a tensor is one."""
+    macs_in_bounds: int
+    """Of a convolution, or a core that is one operation, without the taps on padding; else the same."""
+    bytes: int
+    """Each tensor it reads and each it writes once; what it updates in place is both."""
+    unknown: bool = False
+    """Whether it may multiply and accumulate but has no formula: its 0 MACs read "at least"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launches:
+    """What one pass launches with one implementation, on paper. Views and other metadata are no launch."""
+
+    kinds: tuple[Launch, ...]
+    """Those that differ, in the order of their first appearance; a reference launches a few of them for each tap."""
+    order: tuple[int, ...]
+    """Of each launch its kind, from 0, in the order run, the backward's after the forward's."""
+    left_out: int = 0
+    """Further launches after these, too many to be stored."""
+
+    def __post_init__(self) -> None:
+        if self.order and not 0 <= min(self.order) <= max(self.order) < len(self.kinds):
+            raise ValueError(f"order names kinds that are not among the {len(self.kinds)}")
+
+    @property
+    def in_order(self) -> tuple[Launch, ...]:
+        """Every launch that is stored, in the order run."""
+        return tuple(self.kinds[index] for index in self.order)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """What a case costs on paper, in its pass and scope, over the whole batch."""
 
@@ -123,6 +160,9 @@ class Counts:
     """'agree', or why the counters differ."""
     conventions: Mapping[str, int] = field(default_factory=dict)
     """Of a network's forward, what it counts under the rule of each convention, by the convention's name."""
+    launches: Launches | None = None
+    """What the implementation launches. None of a network, where it would be thousands; of `compile`, whose compiler
+    decides at run time what it launches; and where it is not known, as of code that computes out of torch's sight."""
 
 
 @dataclass(frozen=True, kw_only=True)

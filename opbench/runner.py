@@ -6,6 +6,7 @@ record is appended as soon as it is complete.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from opbench.registry import Registry
 from opbench.results import (
     Counts,
     Failed,
+    Launches,
     Measured,
     Memory,
     Outcome,
@@ -82,6 +84,7 @@ class _Measurement:
     names: list[str]
     params: dict[str, ParamValue] = field(default_factory=dict)
     counts: Counts | None = None
+    launches: dict[str, Launches | None] = field(default_factory=dict)
     ended: dict[str, Outcome] = field(default_factory=dict)
     """Implementations that will not be measured (further), and why."""
     worst: dict[str, float] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class _Measurement:
             self._count()
             if self._measures:
                 self._check()
+            if self.counts and self.case.network is None:
+                self._list_launches()
             if "latency" in self.job.metrics:
                 self._time()
             if "memory" in self.job.metrics:
@@ -105,7 +110,7 @@ class _Measurement:
                 implementation=name,
                 outcome=self.ended.get(name) or self._measured(name),
                 params=self.params,
-                counts=self.counts,
+                counts=self.counts and dataclasses.replace(self.counts, launches=self.launches.get(name)),
             )
 
     @property
@@ -153,6 +158,12 @@ class _Measurement:
                 self.ended[name] = wrong(failing)
             else:
                 self.worst[name] = max(row.error / row.budget for row in rows)
+
+    def _list_launches(self) -> None:
+        for name in self._alive:
+            ending = self._child("list launches", name, worker.list_launches, name, self.job.measure.device)
+            # What cannot be listed may still be measured; it has no waterline.
+            self.launches[name] = ending.value if ending.kind == "returned" else None
 
     def _time(self) -> None:
         for process in range(self.job.measure.processes):

@@ -13,13 +13,13 @@ from torch import Tensor
 from opbench import check as gate
 from opbench.cases import Case, ParamValue
 from opbench.errors import PluginError, Unsupported
-from opbench.measure import counters, flops, memory, processor, replays, steps, tracker
+from opbench.measure import counters, flops, launches, memory, processor, replays, steps, tracker
 from opbench.measure.device_clock import DeviceClock
 from opbench.measure.stop import StopRule
 from opbench.measure.timers import HostTimer, Timer, device_clock
 from opbench.params import resolved
 from opbench.registry import Registry
-from opbench.results import Counts, Memory, Policy, Sampling
+from opbench.results import Counts, Launches, Memory, Policy, Sampling
 from opbench.settings import Measure
 from opbench.subject import META, Subject, frozen_copy
 from opbench.work import Cost
@@ -70,6 +70,15 @@ def count(registry: Registry, case: Case) -> Counts:
     if subject.network is None:
         _cost(subject)  # The counters take its numbers as they are.
     return counters.count(subject)
+
+
+def list_launches(registry: Registry, case: Case, implementation: str, device: str = "cpu") -> Launches | None:
+    """List what an implementation launches in one pass of a core or layer; None where it cannot be known."""
+    if case.network is not None or implementation == "compile":
+        return None
+    subject = Subject.load(registry, case, implementation, torch.device(device))
+    offered = subject.operator.implementations.get(implementation)
+    return launches.of(subject, runs_on_cpu=offered is None or "cpu" in offered.devices)
 
 
 def check(registry: Registry, case: Case, implementation: str, device: str = "cpu") -> list[gate.Comparison]:

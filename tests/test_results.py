@@ -17,6 +17,8 @@ from opbench.results import (
     Counted,
     Counts,
     Failed,
+    Launch,
+    Launches,
     Measured,
     Memory,
     Outcome,
@@ -97,6 +99,12 @@ counters = st.builds(
     unknown=several(text),
     note=text,
 )
+kinds = st.builds(Launch, name=text, macs=count, macs_in_bounds=count, bytes=count, unknown=st.booleans())
+launches = st.lists(kinds, min_size=1, max_size=3).flatmap(
+    lambda kinds: st.builds(
+        Launches, kinds=st.just(tuple(kinds)), order=several(st.integers(0, len(kinds) - 1)), left_out=count
+    )
+)
 counts = st.builds(
     Counts,
     parameters=maybe(count),
@@ -106,6 +114,7 @@ counts = st.builds(
     compulsory_bytes=maybe(count),
     counters=several(counters),
     agreement=text,
+    launches=maybe(launches),
 )
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(
@@ -182,6 +191,18 @@ def test_a_bare_record_lacks_nothing() -> None:
     assert Record.from_json(json.dumps(data)) == dataclasses.replace(RECORD, params={})
 
 
+def test_counts_from_before_launches_lack_nothing() -> None:
+    record = dataclasses.replace(RECORD, counts=Counts(parameters=3))
+    data = json.loads(record.to_json())
+    del data["counts"]["launches"]
+    assert Record.from_json(json.dumps(data)) == record
+
+
+def test_launches_are_read_in_the_order_they_were_run() -> None:
+    one, other = (Launch(name=name, macs=0, macs_in_bounds=0, bytes=1) for name in ("one", "other"))
+    assert Launches(kinds=(one, other), order=(0, 1, 1, 0)).in_order == (one, other, other, one)
+
+
 def test_a_timing_from_before_gpus_lacks_nothing() -> None:
     sampling = Sampling(
         seconds=(1.0,),
@@ -243,6 +264,7 @@ def test_another_schema_is_refused(schema: object) -> None:
         {"counts": 3},
         {"counts": {"parameters": "many"}},
         {"counts": {"macs_dense": 1.5}},
+        {"counts": {"launches": {"kinds": [], "order": [0]}}},
     ],
     ids=json.dumps,
 )

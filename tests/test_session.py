@@ -461,6 +461,17 @@ def test_a_case_that_exceeds_the_gpu_is_not_attempted(tmp_path: Path) -> None:
     assert re.fullmatch(r"needs about [\d.]+ KiB of memory, 4\.00 KiB are free", records[0].outcome.reason)
 
 
+def test_each_implementation_has_its_own_launches(workshop: Workshop) -> None:
+    workshop.plugin("scale", "@other\ndef twice(p, x, weight):\n    return -scale(p, x.neg(), weight)")
+    done = workshop.opbench("run", workshop.suite(["scale"]), "--out", "run", "--set", "metrics=[counts]")
+    assert done.status == 0, done.errors
+    found = {}
+    for line in lines(workshop.folder / "run"):
+        stored = line["counts"]["launches"]
+        found[line["implementation"]] = [stored["kinds"][index]["name"] for index in stored["order"]]
+    assert found == {"reference": ["aten::mul"], "other": ["aten::neg", "aten::mul", "aten::neg"]}
+
+
 STAND_IN = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from opbench.cases import Nchw
 from opbench.errors import Unsupported
 from opbench.params import build
-from opbench.work import Work
+from opbench.work import Macs, Work
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ALIGNMENT = 16
@@ -39,8 +40,10 @@ class CudaCore:
     forward: Callable[..., Tensor | Results]
     """`forward(params, *tensors)` -> the output, or (output, *statistics) to keep for the backward."""
     backward: Callable[..., Sequence[Tensor | None]]
-    """`backward(params, wanted, gradient, *tensors, *statistics)` -> a gradient for each tensor, None where `wanted`,
-    a flag for each, says that nobody asks."""
+    """`backward(params, wanted, gradient, *tensors, *kept)` -> a gradient for each tensor, None where `wanted`, a flag
+    for each, says that nobody asks; kept are the statistics, after the output where `keeps_output`."""
+    keeps_output: bool = False
+    """Whether the backward is given the output as well; autograd then refuses it if it was changed in place."""
     work: Callable[..., Work]
     """`work(params, *shapes)` -> the core's multiply-adds, for shapes of its tensors."""
     cases: tuple[tuple[Any, Nchw], ...] = ()
@@ -78,10 +81,10 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, core: CudaCore, params: Any, *tensors: Tensor) -> Tensor:
-        output, *statistics = _tuple(core.forward(params, *tensors))
-        ctx.save_for_backward(*tensors, *statistics)
+        results = _tuple(core.forward(params, *tensors))
+        ctx.save_for_backward(*tensors, *_kept(core, results))
         ctx.core, ctx.params = core, params
-        return output
+        return results[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -100,7 +103,7 @@ def _registered(core: CudaCore) -> Any:
     _libraries.append(library)
     library.define(f"{name}(str params, Tensor[] tensors) -> Tensor[]")
     library.define(
-        f"{backward}(str params, bool[] wanted, Tensor gradient, Tensor[] tensors, Tensor[] statistics) -> Tensor[]"
+        f"{backward}(str params, bool[] wanted, Tensor gradient, Tensor[] tensors, Tensor[] kept) -> Tensor[]"
     )
     ops = getattr(torch.ops, namespace)
     read = functools.lru_cache(maxsize=1024)(functools.partial(_read, core.params))
@@ -109,24 +112,24 @@ def _registered(core: CudaCore) -> Any:
         return list(_tuple(core.forward(read(params), *_prepared(tensors))))
 
     def backward_op(
-        params: str, wanted: list[bool], gradient: Tensor, tensors: list[Tensor], statistics: list[Tensor]
+        params: str, wanted: list[bool], gradient: Tensor, tensors: list[Tensor], kept: list[Tensor]
     ) -> list[Tensor]:
         (gradient,) = _prepared((gradient,))
-        gradients = core.backward(read(params), tuple(wanted), gradient, *_prepared(tensors), *statistics)
+        gradients = core.backward(read(params), tuple(wanted), gradient, *_prepared(tensors), *kept)
         return [gradient for gradient in gradients if gradient is not None]
 
     def keep(ctx: Any, inputs: tuple[str, list[Tensor]], output: list[Tensor]) -> None:
         ctx.params, tensors = inputs
         ctx.count = len(tensors)
-        ctx.save_for_backward(*tensors, *output[1:])
+        ctx.save_for_backward(*tensors, *_kept(core, output))
 
     def gradients_of(ctx: Any, gradients: list[Tensor | None]) -> tuple[None, list[Tensor | None]]:
-        tensors, statistics = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        tensors, kept = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         wanted = [tensor.requires_grad for tensor in tensors]
         gradient = gradients[0]
         if gradient is None:
             return None, [None] * ctx.count
-        given = iter(getattr(ops, backward)(ctx.params, wanted, gradient, list(tensors), list(statistics)))
+        given = iter(getattr(ops, backward)(ctx.params, wanted, gradient, list(tensors), list(kept)))
         return None, [next(given) if asked else None for asked in wanted]
 
     for op, function in ((name, forward_op), (backward, backward_op)):
@@ -137,6 +140,11 @@ def _registered(core: CudaCore) -> Any:
     return getattr(ops, name).default
 
 
+def _kept(core: CudaCore, results: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What the backward is given of the forward's results."""
+    return results if core.keeps_output else results[1:]
+
+
 _libraries: list[torch.library.Library] = []
 """A registration lasts as long as its library."""
 
@@ -144,14 +152,30 @@ _libraries: list[torch.library.Library] = []
 def _register_formulas(core: CudaCore, forward: Any, backward: Any, read: Callable[[str], Any]) -> None:
     from torch.utils.flop_counter import register_flop_formula
 
-    def forward_flops(params: str, shapes: list[torch.Size], *_: Any, **__: Any) -> int:
-        return 2 * core.work(read(params), *shapes).forward.dense
+    def forward_macs(params: str, shapes: list[torch.Size], *_: Any, **__: Any) -> Macs:
+        return core.work(read(params), *shapes).forward
 
-    def backward_flops(params: str, _: Any, __: Any, shapes: list[torch.Size], *___: Any, **____: Any) -> int:
-        return 2 * core.work(read(params), *shapes).backward.dense
+    def backward_macs(params: str, _: Any, __: Any, shapes: list[torch.Size], *___: Any, **____: Any) -> Macs:
+        return core.work(read(params), *shapes).backward
 
-    register_flop_formula(forward)(forward_flops)
-    register_flop_formula(backward)(backward_flops)
+    for op, formula in ((forward, forward_macs), (backward, backward_macs)):
+        _formulas[op] = formula
+        register_flop_formula(op)(functools.partial(_flops, formula))
+
+
+def _flops(formula: Callable[..., Macs], *args: Any, **kwargs: Any) -> int:
+    return 2 * formula(*args, **kwargs).dense
+
+
+_formulas: dict[Any, Callable[..., Macs]] = {}
+"""What a call of each op costs, by the op; its arguments are shapes in place of tensors."""
+
+
+def macs(op: Any, args: tuple[Any, ...]) -> Macs | None:
+    """Count one call of the op of a core, or of its backward; None of any other op."""
+    if op not in _formulas:
+        return None
+    return _formulas[op](*tree_map_only(Tensor, lambda tensor: tensor.shape, args))
 
 
 def _written(names: Sequence[str], params: Any) -> str:

@@ -9,16 +9,18 @@ counted is named.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 
 from opbench.cases import Pass
+from opbench.windows import Window
+from opbench.work import Macs
 
 Formula = Callable[..., int]
 
@@ -88,12 +90,55 @@ def run_pass(forward: Callable[[], Tensor], pass_: Pass) -> None:
 
 def count(run: Callable[[], object], formulas: dict[Any, Formula] | None = None) -> Seen:
     """Count everything `run` computes; `formulas` give the FLOPs of operations torch has no formula for."""
-    mapping = {torch.ops.aten.convolution_backward: _convolution_backward_flops, **(formulas or {})}
+    mapping = {**_MENDED, **(formulas or {})}
     unknown = _Unknown(frozenset(mapping))
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter, unknown:
         run()
     flops = counter.get_total_flops()
     return Seen(flops // 2, tuple(sorted(unknown.names)))
+
+
+def of_operation(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> Macs | None:
+    """Count what one call of one operation does; None where it may multiply and accumulate and has no formula.
+
+    `count` asks what a paper would count, so there an element-wise product that is added to a tensor is named. What it
+    does is no question: one multiply-accumulate for each element.
+    """
+    if packet.__name__ in ("addcmul", "addcmul_") and isinstance(result, Tensor):
+        return Macs.exact(result.numel())
+    formula = shape_wrapper(_MENDED[packet]) if packet in _MENDED else flop_registry.get(packet)
+    if formula is None:
+        return Macs.exact(0) if _is_free(packet, args) else None
+    dense = formula(*args, **kwargs, out_val=result) // 2
+    if packet is torch.ops.aten.convolution:
+        return _without_padding(dense, args[0], args[1], *args[3:7])
+    if packet is torch.ops.aten.convolution_backward:
+        return _without_padding(dense, args[1], args[2], *args[4:8])
+    return Macs.exact(dense)
+
+
+def _without_padding(
+    dense: int,
+    x: Tensor,
+    weight: Tensor,
+    strides: Sequence[int],
+    paddings: Sequence[int],
+    dilations: Sequence[int],
+    transposed: bool,
+) -> Macs:
+    """A convolution's dense count, in either phase, beside that of its taps within the image."""
+    if transposed or not dense:
+        return Macs.exact(dense)
+    windows = map(Window, weight.shape[2:], strides, paddings, dilations)
+    axes = [*zip(windows, x.shape[2:], strict=True)]
+    taps = math.prod(window.taps(extent) for window, extent in axes)
+    in_bounds = math.prod(window.taps_in_bounds(extent) for window, extent in axes)
+    return Macs(dense, dense * in_bounds // taps)
+
+
+def name_of(packet: Any) -> str:
+    """An operation's name: 'aten::mul'."""
+    return str(packet).replace(".", "::", 1)
 
 
 def is_free(name: str) -> bool:
@@ -114,9 +159,13 @@ class _Unknown(TorchDispatchMode):
     ) -> Any:
         packet = func._overloadpacket
         known = packet in flop_registry or packet in self.known
-        if not known and not is_free(packet.__name__) and not _scales(packet.__name__, args):
-            self.names.add(str(packet).replace(".", "::", 1))
+        if not known and not _is_free(packet, args):
+            self.names.add(name_of(packet))
         return func(*args, **(kwargs or {}))
+
+
+def _is_free(packet: Any, args: tuple[Any, ...]) -> bool:
+    return is_free(packet.__name__) or _scales(packet.__name__, args)
 
 
 def _scales(name: str, factors: tuple[Any, ...]) -> bool:
@@ -143,3 +192,7 @@ def _convolution_backward_flops(
     positions = x if transposed else gradient
     macs = positions[0] * math.prod(positions[2:]) * math.prod(weight)
     return 2 * macs * (bool(output_mask[0]) + bool(output_mask[1]))
+
+
+_MENDED: Mapping[Any, Formula] = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
+"""In place of torch's formulas."""
