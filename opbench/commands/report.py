@@ -52,12 +52,13 @@ def report(
 ) -> None:
     """Make the tables of runs again, at any time and on any machine; nothing is measured.
 
-    Every DIR is a directory that `opbench run` wrote, finished or not. Ratios are given only between times taken under
-    the same policy in the same run. The tables go to standard output, or to a file with -o.
+    Every DIR is a directory that `opbench run` wrote, finished or not. Several are set side by side, each divided by
+    the first where case, parameters and policy are equal. The tables go to standard output, or to a file with -o.
 
     \b
     opbench report runs/quickstart --format markdown -o report.md
     opbench report runs/quickstart --format latex -o table.tex
+    opbench report runs/laptop runs/server
     """
     from opbench import report as reports
     from opbench import store
