@@ -115,7 +115,13 @@ def _heads(matches: Sequence[Match]) -> tuple[list[Column], list[Sequence[Draft]
     # Where names alone tell the rows apart, a narrow page has better use for the room.
     unique = len({match.any_row.record.key for match in matches}) == len({row.record.name for row in rows})
     columns = [
-        Column(key=key, title=key.replace("_", " "), numeric=False, rank=11 if unique and key == "params" else 0)
+        Column(
+            key=key,
+            title=key.replace("_", " "),
+            numeric=False,
+            rank=11 if unique and key == "params" else 0,
+            coordinate=key in SETTING,
+        )
         for key, _ in texts
     ]
     return columns, [list(map(Draft, of_column)) for _, of_column in texts]
