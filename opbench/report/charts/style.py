@@ -7,6 +7,7 @@ out from a white page as from a black one. An operator has one colour, one shape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ SETTING = "setting"
 SECONDS = "format(datum.value, '~s') + 's'"
 BYTES_PER_TICK = "format(datum.value / 1048576, '~r') + ' MiB'"
 COUNTS = "format(datum.value, '~s')"
+BINARY = (
+    " : ".join(
+        f"datum.value >= {1 << power} ? format(datum.value / {1 << power}, '~r') + ' {unit}'"
+        for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+    )
+    + " : datum.value + ' B'"
+)
+MOST_TICKS = 9
 
 _INK = {"fill": "currentColor"}
 CONFIG: dict[str, Any] = {
@@ -50,7 +59,8 @@ CONFIG: dict[str, Any] = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
         "orient": "bottom",
-        "columns": {"expr": "max(1, floor(width / 190))"},
+        # Of the width of its place, not of the plot: that one changes while the legend is laid out.
+        "columns": {"expr": "(containerSize()[0] || 640) < 480 ? 1 : 3"},
         "labelLimit": 260,
     },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12},
@@ -101,8 +111,8 @@ def by_operator(operators: Sequence[str], shown: Sequence[str] | None = None) ->
 
 def points(base: Any, look: Mapping[str, Any]) -> tuple[Any, Any]:
     """Points of which the colour and the shape tell the operator: hollow ones are references, filled ones are not."""
-    hollow = base.transform_filter("datum.implementation === 'reference'").mark_point(filled=False, strokeWidth=2)
-    filled = base.transform_filter("datum.implementation !== 'reference'").mark_point(filled=True, opacity=1)
+    hollow = base.transform_filter("datum.implementation === 'reference'").mark_point(filled=False, strokeWidth=2, size=40)
+    filled = base.transform_filter("datum.implementation !== 'reference'").mark_point(filled=True, opacity=1, size=55)
     return hollow.encode(**look), filled.encode(**look)
 
 
@@ -114,6 +124,26 @@ def finished(drawing: Any, description: str, height: int | None = None) -> dict[
     specification: dict[str, Any] = drawing.properties(**properties).to_dict()
     # Of its own, altair would set a theme.
     return {**specification, "config": CONFIG}
+
+
+def decimal_ticks(low: float, high: float) -> list[float]:
+    """Places for the ticks of a logarithmic axis: at 1, 2 and 5 times powers of ten, or farther apart."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    found: list[float] = []
+    for factors, step in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
+        powers = (power for power in range(first, last + 1) if power % step == 0)
+        found = [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
+        if len(found) <= MOST_TICKS:
+            break
+    return found
+
+
+def binary_ticks(low: float, high: float) -> list[float]:
+    """Places for the ticks of a logarithmic axis of bytes: at powers of two, or farther apart."""
+    first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+    # Of each ten powers, KiB, MiB and GiB begin one.
+    step = next((step for step in (1, 2, 5) if (last - first) / step < MOST_TICKS), 10)
+    return [2.0**power for power in range(first, last + 1) if power % step == 0]
 
 
 def embedded(specification: Mapping[str, Any], values: Sequence[Mapping[str, Any]], width: int = 640) -> dict[str, Any]:
