@@ -57,6 +57,12 @@ FORMATS = {
             extra="html",
         ),
         Format(
+            name="latex",
+            purpose="tables for a paper; compiles as it is",
+            suffix=".tex",
+            written_by="to_latex:latex",
+        ),
+        Format(
             name="csv",
             purpose="every number, a line for each record and policy",
             suffix=".csv",

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 _COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+_RATIOS = ((1, "×"),)
+_PRINTED = re.compile(r"(?P<bound>≥ )?(?P<value>\d+(?:\.\d+)?)(?: ?(?P<unit>s|ms|µs|ns|B|[KMGT]iB|[kMGT]|×))?")
+_INTERVAL = re.compile(r"\[(?P<low>\d+(?:\.\d+)?), (?P<high>\d+(?:\.\d+)?|∞)\](?: (?P<unit>s|ms|µs|ns))?")
 
 
 def seconds(value: float) -> str:
@@ -80,6 +88,61 @@ def significant(value: float, digits: int = 3) -> str:
     rounded = round(value, _decimals(value, digits))
     # 9.996 rounds up to 10.0, which needs one decimal less than 9.996 did.
     return f"{rounded:.{_decimals(rounded, digits)}f}"
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number or an interval as this module printed it, for formats that give a whole column one unit."""
+
+    numbers: tuple[str, ...]
+    """One, or the two ends of an interval."""
+    unit: str = ""
+    at_least: bool = False
+
+
+def read(text: str) -> Printed | None:
+    """Read what this module printed: '1.23 ms', '≥ 3.21 M', '[1.20, ∞] ms', '0.412×'; None for words."""
+    if (match := _PRINTED.fullmatch(text)) is not None:
+        return Printed((match["value"],), match["unit"] or "", bool(match["bound"]))
+    if (match := _INTERVAL.fullmatch(text)) is not None:
+        return Printed((match["low"], match["high"]), match["unit"] or "")
+    return None
+
+
+def dimension(printed: Iterable[Printed]) -> str | None:
+    """What numbers measure: 'seconds', 'bytes', 'count' or 'ratio'; '' for bare ones, None for a mixture."""
+    kinds = {kind for each in printed if each.unit for kind, steps in _DIMENSIONS.items() if each.unit in _units(steps)}
+    return None if len(kinds) > 1 else next(iter(kinds), "")
+
+
+def common_unit(printed: Iterable[Printed], dimension: str) -> str:
+    """The unit of a dimension that suits the middle of the numbers; '' for bare ones."""
+    steps = _DIMENSIONS.get(dimension)
+    if steps is None:
+        return ""
+    factors = {unit: factor for factor, unit in steps}
+    return _step(statistics.median(float(each.numbers[0]) * factors.get(each.unit, 1) for each in printed), steps)[1]
+
+
+def in_unit(printed: Printed, dimension: str, unit: str) -> tuple[str, ...]:
+    """The numbers in another unit: the same digits where it is ten, a hundred, … times as large."""
+    factors = {symbol: factor for factor, symbol in _DIMENSIONS.get(dimension, ())}
+    scale = factors.get(printed.unit, 1) / factors.get(unit, 1)
+    return tuple(number if number == "∞" else _times(number, scale) for number in printed.numbers)
+
+
+def _times(number: str, scale: float) -> str:
+    shift = round(math.log10(scale))
+    if math.isclose(scale, 10.0**shift):
+        return f"{Decimal(number).scaleb(shift):f}"
+    return significant(float(number) * scale)
+
+
+def _units(steps: tuple[tuple[float, str], ...]) -> list[str]:
+    return [unit for _, unit in steps]
+
+
+_DIMENSIONS = {"seconds": _SECONDS, "bytes": _BYTES, "count": _COUNTS, "ratio": _RATIOS}
 
 
 def _interval(middle: float, low: float, high: float) -> tuple[str, str]:

@@ -130,3 +130,43 @@ def test_significant_digits_are_as_many_as_asked(value: float, digits: int) -> N
     assert float(text) == pytest.approx(value, rel=0.501 * 10 ** (1 - digits))
     assert len(text.replace(".", "").lstrip("0")) >= digits
     assert units.significant(-value, digits) == f"-{text}"
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("1.23 ms", units.Printed(("1.23",), "ms")),
+        ("≥ 3.21 M", units.Printed(("3.21",), "M", at_least=True)),
+        ("512", units.Printed(("512",))),
+        ("0.412×", units.Printed(("0.412",), "×")),
+        ("[1.20, 1.27] ms", units.Printed(("1.20", "1.27"), "ms")),
+        ("[0.38, ∞]", units.Printed(("0.38", "∞"))),
+        ("n/a", None),
+        ("–", None),
+        ("baseline", None),
+        ("8x64x56x56", None),
+        ("1.23 ms (2.00×)", None),
+    ],
+)
+def test_what_is_printed_can_be_read_and_words_are_no_numbers(text: str, printed: units.Printed | None) -> None:
+    assert units.read(text) == printed
+
+
+def test_a_column_takes_the_unit_of_its_middle_and_keeps_the_digits() -> None:
+    times = [units.Printed(("653",), "µs"), units.Printed(("5.70",), "ms"), units.Printed(("145",), "µs")]
+    assert units.dimension(times) == "seconds"
+    assert units.common_unit(times, "seconds") == "µs"
+    assert [units.in_unit(each, "seconds", "µs") for each in times] == [("653",), ("5700",), ("145",)]
+    assert [units.in_unit(each, "seconds", "ms") for each in times] == [("0.653",), ("5.70",), ("0.145",)]
+    assert units.in_unit(units.Printed(("1.20", "∞"), "ms"), "seconds", "s") == ("0.00120", "∞")
+
+
+def test_bytes_change_their_unit_by_powers_of_two_and_keep_three_digits() -> None:
+    assert units.in_unit(units.Printed(("340",), "KiB"), "bytes", "MiB") == ("0.332",)
+    assert units.in_unit(units.Printed(("1.50",), "MiB"), "bytes", "KiB") == ("1536",)
+
+
+def test_times_and_bytes_have_no_unit_in_common() -> None:
+    assert units.dimension([units.Printed(("1",), "ms"), units.Printed(("1",), "KiB")]) is None
+    assert units.dimension([units.Printed(("1",)), units.Printed(("2",))]) == ""
+    assert units.common_unit([units.Printed(("1",)), units.Printed(("2",))], "") == ""

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from opbench import report
+from opbench.report.to_latex import latex
 from tests.report import made_up
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,6 +29,7 @@ def on_terminal(view: report.View, width: int) -> str:
 
 FORMATS: dict[str, Callable[[report.View], str]] = {
     "md": report.markdown,
+    "tex": latex,
     "csv": report.csv_text,
     "json": report.json_text,
     "80.txt": lambda view: on_terminal(view, 80),
