@@ -17,7 +17,7 @@ def plain(text: str, limit: int | None = None) -> str:
     line = one_line(text)
     if limit is not None and len(line) > limit:
         line = line[: limit - 1].rstrip() + "…"
-    if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in line):
+    if not line.isascii() and any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in line):
         return f"\u2068{line}\u2069"
     return line
 
@@ -28,7 +28,9 @@ def one_line(text: str) -> str:
     Control characters, invisible ones and lone surrogates are meant: no terminal obeys the result, and every encoder
     takes it.
     """
-    return " ".join("".join(map(_visible, text)).split())
+    # Nearly all text is plain already, and a report has a great deal of it.
+    visible = text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+    return " ".join(visible.split())
 
 
 def _visible(character: str) -> str:

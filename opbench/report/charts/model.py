@@ -85,8 +85,19 @@ def told(chart: Chart) -> list[dict[str, Value]]:
     """The data as drawings take them: beside each number with a unit, under its key and '_text', how people read it."""
     united = [each for each in chart.fields if each.unit]
     return [
-        {**datum, **{f"{each.key}_text": text(datum[each.key], each.unit) for each in united}} for datum in chart.data
+        {key: _own(value) for key, value in datum.items()}
+        | {f"{each.key}_text": text(datum[each.key], each.unit) for each in united}
+        for datum in chart.data
     ]
+
+
+_INHERITED = frozenset(("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf",
+    "propertyIsEnumerable", "__proto__", "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__"))  # fmt: skip
+"""What every object of JavaScript has under these names: Vega keeps groups in objects by their names."""
+
+
+def _own(value: Value) -> Value:
+    return f"{value}\u200b" if isinstance(value, str) and value in _INHERITED else value
 
 
 def text(value: Value, unit: Unit) -> str:
