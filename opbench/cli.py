@@ -12,6 +12,7 @@ import click
 from opbench import __version__
 from opbench.commands.count import count
 from opbench.commands.env import env
+from opbench.commands.index import index
 from opbench.commands.kernels import kernels
 from opbench.commands.listing import list_
 from opbench.commands.networks import networks
@@ -53,7 +54,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, report, list_, networks, show, count, verify, kernels, env, schema):
+for _command in (run, report, index, list_, networks, show, count, verify, kernels, env, schema):
     cli.add_command(_command)
 
 

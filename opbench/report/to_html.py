@@ -5,29 +5,22 @@ The page may run the scripts that are in it, known by their hashes, and load not
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
-import hashlib
-import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 
 import altair
-import jinja2
 import vl_convert
-from markupsafe import Markup
 
 from opbench.plain import plain
 from opbench.report import charts
 from opbench.report.grid import Grid, grid
 from opbench.report.model import Block, Cell, Comparison, Section, Table, View
+from opbench.report.pages import json_in_page, policy, style, template, text
 from opbench.report.tidy import of_row
 
-_PAGE = resources.files("opbench.report") / "page"
 _COMMAND_LIMIT = 2000
 
 
@@ -36,19 +29,19 @@ def html(view: View) -> str:
     sources: dict[str, str] = {}
     entries = [_compared(view.comparison)] if view.comparison else []
     entries += [_run(section, f"run-{index}", sources) for index, section in enumerate(view.sections, start=1)]
-    scripts = (*((_drawing_library(),) if any(entry.drawn for entry in entries) else ()), _text("page.js"))
-    style = _text("page.css")
+    scripts = (*((_drawing_library(),) if any(entry.drawn for entry in entries) else ()), text("page.js"))
+    look = style()
     page = _Page(
         title=" · ".join(dict.fromkeys(section.title for section in view.sections)),
-        policy=_policy(style, scripts),
-        style=style,
+        policy=policy(look, scripts),
+        style=look,
         scripts=scripts,
         remarks=view.remarks,
         entries=tuple(entries),
         sources=sources,
         command=f"{view.command} --format html",
     )
-    return _template().render(page=page)
+    return template("page.html").render(page=page)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +125,14 @@ def _run(section: Section, anchor: str, sources: dict[str, str]) -> _Entry:
     if header.report.published or not section.rows:
         return entry
     made = grid(section.rows, section.baseline, section.group_by, section.sort_by)
-    sources[f"{anchor}-grid"] = _json(_grid_source(made, section))
+    sources[f"{anchor}-grid"] = json_in_page(_grid_source(made, section))
     figures = []
     for number, chart in enumerate(
         charts.of_run(charts.Material(section.run, section.rows, section.baseline)), start=1
     ):
         figure = _Figure(anchor=f"{anchor}-{chart.kind}-{number}", chart=chart)
         if not chart.missing:
-            sources[f"{figure.anchor}-data"] = _json(_chart_source(chart))
+            sources[f"{figure.anchor}-data"] = json_in_page(_chart_source(chart))
         figures.append(figure)
     return dataclasses.replace(
         entry,
@@ -217,17 +210,6 @@ def _interned(texts: Sequence[str]) -> dict[str, object]:
     return {"texts": list(places), "rows": rows}
 
 
-def _breakable(text: str) -> Markup:
-    """Escaped, and free to go on in the next line where a name has a joint."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_:,])(?=.)|(?=/)", text))
-
-
-def _json(value: object) -> str:
-    """JSON that no HTML parser takes for markup."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 @functools.cache
 def _drawing_library() -> str:
     """Vega and vega-embed, with all they need, as one script that a page can hold."""
@@ -235,27 +217,3 @@ def _drawing_library() -> str:
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
     # Its top-level names are its own: in a module they would be, but a module cannot come before the page's script.
     return "{" + bundle.replace("</script", "<\\/script") + "}"
-
-
-def _policy(style: str, scripts: Sequence[str]) -> str:
-    """The page may run these scripts and use this style, and nothing else from anywhere."""
-    allowed = " ".join(map(_hash, scripts))
-    nothing_else = "default-src 'none'; base-uri 'none'; form-action 'none'"
-    return f"{nothing_else}; script-src {allowed}; style-src {_hash(style)}"
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _text(name: str) -> str:
-    return (_PAGE / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_text), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["breakable"] = _breakable
-    return environment.get_template("page.html")

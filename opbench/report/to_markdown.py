@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from opbench.report.model import Block, Cell, Column, Comparison, Section, Table, View
 
@@ -18,13 +19,28 @@ _ACTIVE = re.compile(
 _AS_ENTITY = frozenset("\\`|&<>")
 
 
-def markdown(view: View) -> str:
-    """Write a report; all text in it is inert, whatever it holds."""
+@dataclass(frozen=True, kw_only=True)
+class Illustration:
+    """A picture beside the page."""
+
+    path: str
+    """Relative to the page, of letters, digits and `-_./` only."""
+    title: str
+    caption: str
+
+
+def markdown(view: View, illustrations: Sequence[Sequence[Illustration]] = ()) -> str:
+    """Write a report; all text in it is inert, whatever it holds.
+
+    Args:
+        view: the report.
+        illustrations: for each of its sections the pictures that stand below its tables; none where none are given.
+    """
     parts = [escape(remark) for remark in view.remarks]
     if view.comparison:
         parts += _comparison(view.comparison)
-    for section in view.sections:
-        parts += _section(section)
+    for index, section in enumerate(view.sections):
+        parts += _section(section, illustrations[index] if illustrations else ())
     parts.append(f"Made by {_code(f'{view.command} --format markdown')}.")
     return "\n\n".join(parts) + "\n"
 
@@ -39,9 +55,10 @@ def _inert(match: re.Match[str]) -> str:
     return f"&#{ord(found)};" if found in _AS_ENTITY else f"{found[:-1]}\\{found[-1]}"
 
 
-def _section(section: Section) -> list[str]:
+def _section(section: Section, illustrations: Sequence[Illustration]) -> list[str]:
     parts = [f"# {escape(section.title)}", escape(section.question), escape(section.answer), _alerts(section.alerts)]
     parts += map(_table, section.tables)
+    parts += map(_illustration, illustrations)
     parts += map(_block, section.blocks)
     return [part for part in parts if part]
 
@@ -67,6 +84,11 @@ def _table(table: Table) -> str:
     grid += [_line(line, table.columns, widths) for line in lines]
     footnotes = "\n".join(f"- {mark} {escape(text)}" for mark, text in table.footnotes)
     return "\n\n".join(filter(None, [f"## {escape(table.title)}", "\n".join(grid), footnotes]))
+
+
+def _illustration(illustration: Illustration) -> str:
+    title = escape(illustration.title)
+    return f"## {title}\n\n![{title}]({illustration.path})\n\n{escape(illustration.caption)}"
 
 
 def _cell(cell: Cell) -> str:

@@ -47,6 +47,11 @@ def status_in_words(record: Record) -> str:
     return _FAILURES.get(record.status, record.status)
 
 
+def several(number: int, noun: str) -> str:
+    """'1 run', '3 runs'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def setting(text: str) -> str:
     """A name from the data format as a reader would write it: 'channels_last' -> 'channels last'."""
     return text.replace("_", " ")

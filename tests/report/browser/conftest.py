@@ -53,10 +53,8 @@ class Opened:
 
     def column(self, key: str) -> list[str]:
         """The texts of one of its columns."""
-        place = self.page.evaluate(
-            "(key) => [...document.querySelector('.grid thead tr').cells].findIndex((cell) => cell.dataset.key === key)",
-            key,
-        )
+        heads = "[...document.querySelector('.grid thead tr').cells]"
+        place = self.page.evaluate(f"(key) => {heads}.findIndex((head) => head.dataset.key === key)", key)
         return [row[place] for row in self.rows()]
 
     def headings(self) -> list[str]:

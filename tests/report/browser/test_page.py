@@ -1,4 +1,4 @@
-"""What a page does in a browser: it opens from disk, asks for nothing, sorts, filters, groups, divides and downloads."""
+"""What a page does in a browser: opens from disk, asks for nothing, sorts, filters, groups, divides, downloads."""
 
 from __future__ import annotations
 

@@ -1,0 +1,65 @@
+"""The reports that stand beside a run's records: Markdown with its charts, and HTML where the extra is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from opbench.errors import OpbenchError, RunError
+from opbench.formats import FORMATS, writer
+from opbench.report.listing import Listed
+from opbench.report.model import View
+from opbench.report.sections import view
+from opbench.report.to_markdown import markdown
+from opbench.store import Run
+
+CHARTS_FOLDER = "charts"
+"""Beside the Markdown."""
+
+
+def render(run: Run) -> Listed:
+    """Write the reports of a run into its directory.
+
+    Raises:
+        RunError: the directory cannot be written.
+    """
+    made = view([run])
+    in_markdown, in_html = run.directory / "report.md", run.directory / "report.html"
+    try:
+        html = writer(FORMATS["html"])
+    except OpbenchError:
+        write(in_markdown, markdown(made))
+        return Listed(folder=run.directory, run=run, reports=(in_markdown,))
+    write_illustrated(in_markdown, made, CHARTS_FOLDER)
+    write(in_html, html(made))
+    return Listed(folder=run.directory, run=run, reports=(in_html, in_markdown))
+
+
+def write_illustrated(path: Path, view: View, folder: str) -> None:
+    """Write a Markdown report, and its charts into a folder beside it, in place of those that were there.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    from opbench.report.pictures import illustrated
+
+    text, pictures = illustrated(view, folder)
+    beside = path.parent / folder
+    for old in beside.glob("*.svg"):
+        old.unlink()
+    if pictures:
+        beside.mkdir(exist_ok=True)
+    for name, svg in pictures.items():
+        write(beside / name, svg)
+    write(path, text)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
