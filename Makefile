@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart published test check format gpu-check clean
+.PHONY: help quickstart published reports measure test browser check format gpu-check clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -11,12 +11,33 @@ help: ## Say what there is
 quickstart: $(VENV)/.installed ## Install, measure all eight operators at one shape, show the table (about two minutes)
 	$(BIN)/opbench run suites/quickstart.yaml
 
-published: $(VENV)/.installed ## Count the published networks again into reports/published, and write reports/published.md
+published: $(VENV)/.installed ## Count the published networks again, into reports/published
 	rm -f reports/published/run.json reports/published/records.jsonl
 	$(BIN)/opbench run suites/published.yaml --out reports/published
-	mv reports/published/report.md reports/published.md
 
-test: $(VENV)/.installed-dev ## Install and run the whole test suite
+reports: $(VENV)/.installed-dev ## Make every page below reports/ again from its records; nothing is measured
+	$(BIN)/opbench index reports
+
+SUITES ?= quickstart resnet50_slot_small
+MACHINE ?= $(shell $(BIN)/python -c "import os, re; from opbench.measure.processor import name; \
+	print(re.sub(r'\W+', '-', f'{name()} {os.cpu_count()} cores'.lower()).strip('-'))")
+
+measure: $(VENV)/.installed-dev ## Measure SUITES on this machine into reports/<machine>, then make the pages; ten minutes
+	for suite in $(SUITES); do \
+		rm -rf reports/$(MACHINE)/$$suite && \
+		$(BIN)/opbench run suites/$$suite.yaml --out reports/$(MACHINE)/$$suite || exit $$?; \
+	done
+	$(BIN)/opbench index reports
+
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)
+
+browser: ## Install Chromium for the tests of report pages, where there is no browser and apt can
+	@which chromium chromium-browser google-chrome google-chrome-stable 2>/dev/null | grep -q . || { \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	} || echo "no browser and no way to install one: the tests of report pages will be skipped"
+
+test: $(VENV)/.installed-dev browser ## Install and run the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev ## Lint and type-check

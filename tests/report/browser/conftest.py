@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 from opbench import report
 from opbench.report.to_html import html
@@ -28,7 +29,8 @@ def browser() -> Iterator[Browser]:
     """Chromium, where it is installed."""
     path = next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:
-        pytest.skip(f"no browser: none of {', '.join(_NAMES)} is installed")
+        give_up = pytest.fail if os.environ.get("OPBENCH_BROWSER") == "required" else pytest.skip
+        give_up(f"no browser: none of {', '.join(_NAMES)} is installed")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=list(_ALONE))
         yield launched
@@ -74,7 +76,7 @@ Open = Callable[..., Opened]
 @pytest.fixture
 def open_page(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     """Writes the page of some runs to disk and opens it, in a window of some width with a theme."""
-    contexts = []
+    contexts: list[BrowserContext] = []
 
     def opened(*runs: Run, width: int = 1600, theme: Theme = "light", options: report.Options | None = None) -> Opened:
         path = tmp_path / f"report {len(contexts)}.html"
