@@ -6,14 +6,14 @@ A plugin that crashes on import takes nobody along, and the parent of all childr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opbench import isolation, readiness
 from opbench.cases import Case
 from opbench.errors import MachineError, PluginError, Unsupported, said
 from opbench.inspection import Description, SlotInfo, describe_operator
-from opbench.measure.ceilings import Ceilings, load_or_measure
+from opbench.measure.ceilings import Ceilings, load, load_or_measure
 from opbench.measure.gpu import UsableGpu, find
 from opbench.registry import Registry
 
@@ -77,17 +77,31 @@ def gpu() -> UsableGpu:
     return ending.value
 
 
-def ceilings(device: str, threads: int = 1) -> Ceilings:
+def ceilings(device: str, threads: int = 1, before_measuring: Callable[[], None] = lambda: None) -> Ceilings:
     """Learn what 'cpu' or 'cuda' can do at best: from the user's cache, or by measuring, which takes some ten seconds.
+
+    Args:
+        device: 'cpu' or 'cuda'.
+        threads: of the CPU.
+        before_measuring: called where the cache has none.
 
     Raises:
         MachineError: the device could not be measured.
     """
     isolation.import_early()
-    ending = isolation.run(load_or_measure, device, threads, cuda=device == "cuda", timeout_seconds=TIMEOUT_SECONDS)
+    found = _asked(load, device, threads)
+    if found is None:
+        before_measuring()
+        found = _asked(load_or_measure, device, threads)
+    assert found is not None
+    return found
+
+
+def _asked(ask: Callable[[str, int], Ceilings | None], device: str, threads: int) -> Ceilings | None:
+    ending = isolation.run(ask, device, threads, cuda=device == "cuda", timeout_seconds=TIMEOUT_SECONDS)
     if ending.kind != "returned":
         raise MachineError(f"cannot measure the ceilings of this machine's {device.upper()}: {ending.reason}")
-    found: Ceilings = ending.value
+    found: Ceilings | None = ending.value
     return found
 
 

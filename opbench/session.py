@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,7 +21,9 @@ from opbench.errors import MachineError, OpbenchError, RunError
 from opbench.locking import lease
 from opbench.measure import gpu as graphics
 from opbench.measure import machine, nvml
+from opbench.measure.ceilings import Ceilings
 from opbench.measure.gpu import UsableGpu
+from opbench.policies import thread_counts
 from opbench.probing import Prober
 from opbench.progress import Watcher
 from opbench.registry import Registry
@@ -103,7 +106,7 @@ def start(prepared: Prepared, directory: Path, console: Console, *, quiet: bool,
         machine_to_itself(found.measure, found.metrics, allow_noisy, console, gpu) as noisy,
         store.exclusive(directory),
     ):
-        ceilings = [probing.ceilings("cuda")] if gpu and "latency" in found.metrics else []
+        ceilings = ceilings_for(found.measure, found.metrics, console, quiet=quiet)
         header = Header(
             title=found.title,
             question=found.question,
@@ -191,6 +194,20 @@ def machine_to_itself(
         yield wait_for_quiet(measure, metrics, allow_noisy, console, noise) or not alone
 
 
+def ceilings_for(measure: Measure, metrics: Collection[Metric], console: Console, *, quiet: bool) -> list[Ceilings]:
+    """Learn what the device can do at best, with each number of threads; what cannot be learnt is said and left out."""
+    found = []
+    for threads in thread_counts(measure) if "latency" in metrics else []:
+        whose = "the GPU" if measure.device == "cuda" else f"the CPU with {threads} thread{'s' * (threads > 1)}"
+        words = f"measuring what {whose} can do at best; it takes some seconds"
+        tell = functools.partial(_say, Console(quiet=True) if quiet else console, words)
+        try:
+            found.append(probing.ceilings(measure.device, threads, tell))
+        except MachineError as error:
+            _say(console, f"{error}; the run goes on without them")
+    return found
+
+
 def gpu_noise(threads: int) -> str | None:
     """Say what would spoil a measurement on the GPU: who else uses it, or the processor that launches the calls."""
     return nvml.noise() or machine.noise()
@@ -220,14 +237,14 @@ def wait_for_quiet(
         if time.monotonic() >= deadline:
             raise MachineError(f"the machine is busy: {reason}")
         if not told:
-            console.print(
-                f"opbench: waiting up to {patience_seconds:.0f} s for the machine to calm down",
-                markup=False,
-                soft_wrap=True,
-            )
+            _say(console, f"waiting up to {patience_seconds:.0f} s for the machine to calm down")
             told = True
         time.sleep(1)
     return False
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(f"opbench: {words}", markup=False, soft_wrap=True)
 
 
 def default_directory(suite_path: Path, now: datetime) -> Path:

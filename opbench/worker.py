@@ -18,6 +18,7 @@ from opbench.measure.device_clock import DeviceClock
 from opbench.measure.stop import StopRule
 from opbench.measure.timers import HostTimer, Timer, device_clock
 from opbench.params import resolved
+from opbench.policies import policies_of
 from opbench.registry import Registry
 from opbench.results import Counts, Launches, Memory, Policy, Sampling
 from opbench.settings import Measure
@@ -110,7 +111,7 @@ def time(registry: Registry, case: Case, implementation: str, measure: Measure, 
     On a GPU, calls too short for the host to keep up with are then replayed as graphs as well.
     """
     subject = Subject.load(registry, case, implementation, torch.device(measure.device))
-    policies, rule = _policies(measure), _rule(measure)
+    policies, rule = policies_of(measure), _rule(measure)
     timer = _timer(policies)
     with torch.set_grad_enabled(case.pass_ == "training"), timer.current():
         ring = [subject.bundle(measure.seed)]
@@ -144,7 +145,7 @@ def time(registry: Registry, case: Case, implementation: str, measure: Measure, 
 
 def measure_memory(registry: Registry, case: Case, implementation: str, measure: Measure) -> tuple[Memory, ...]:
     """Measure what one call of a case holds."""
-    torch.set_num_threads(_policies(measure)[0].threads)
+    torch.set_num_threads(policies_of(measure)[0].threads)
     device = torch.device(measure.device)
     bundle = Subject.load(registry, case, implementation, device).bundle(measure.seed)
     compiled = implementation == "compile"
@@ -190,17 +191,6 @@ def _fed(subject: Subject, device: torch.device | None = None) -> list[tuple[Any
 
 def _layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...]]:
     return tensor.shape, tensor.stride()
-
-
-def _policies(measure: Measure) -> list[Policy]:
-    # What runs on a GPU is launched by one thread, however many the suite asks for.
-    threads: Sequence[int | str] = measure.threads if measure.device == "cpu" else (1,)
-    counts = [processor.physical_cores() if count == "physical" else int(count) for count in threads]
-    return [
-        Policy(cache=cache, threads=count, device=measure.device)
-        for count in dict.fromkeys(counts)
-        for cache in dict.fromkeys(measure.cache)
-    ]
 
 
 def _timer(policies: Sequence[Policy]) -> Timer:

@@ -15,10 +15,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from opbench import isolation, runner, session, store
+from opbench import isolation, probing, runner, session, store
 from opbench.cases import Case, Nchw
 from opbench.errors import MachineError
-from opbench.measure import machine, nvml
+from opbench.measure import limits, machine, nvml
+from opbench.measure.ceilings import Ceiling, Ceilings
 from opbench.registry import Registry
 from opbench.results import Record, Skipped
 from opbench.session import Request, wait_for_quiet
@@ -302,6 +303,65 @@ def test_noise_on_the_command_line(workshop: Workshop, flags: list[str], status:
         assert not (workshop.folder / "run").exists()
 
 
+# What the machine can do at best.
+
+
+def test_a_run_keeps_the_ceilings_it_began_with_for_each_number_of_threads(workshop: Workshop) -> None:
+    stop = "from opbench import runner\ndef run(*_): raise KeyboardInterrupt\nrunner.run = run"
+    workshop.plugin("scale")
+    suite = workshop.suite(["scale"], measure={"threads": [2, 1]})
+    assert workshop.opbench("run", suite, "--out", "run", before=stop).status == 130
+    begun = json.loads((workshop.folder / "run" / store.HEADER_FILE).read_text())["environment"]["ceilings"]
+    assert [(each["device"], each["threads"]) for each in begun] == [("cpu", 2), ("cpu", 1)]
+    never = "from opbench import probing\nprobing.ceilings = None"
+    assert workshop.opbench("run", "--resume", "run", "--quiet", before=never).status == 0
+    assert json.loads((workshop.folder / "run" / store.HEADER_FILE).read_text())["environment"]["ceilings"] == begun
+
+
+def test_nothing_is_at_best_where_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "ceilings", None)
+    assert session.ceilings_for(Measure(), ["counts", "memory"], QUIET, quiet=False) == []
+
+
+def test_what_cannot_be_measured_is_said_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run says that it measures; what it keeps the next finds. The stand-in fails with two threads."""
+
+    def of_one_thread(threads: int, known: dict[str, str]) -> Ceilings:
+        rate = Ceiling(value=3e9 / (threads == 1), low=2e9, high=4e9)
+        return Ceilings(
+            device="cpu",
+            threads=threads,
+            identity=known,
+            captured="2031",
+            bytes_per_second=rate,
+            macs_per_second={},
+            last_level_cache_bytes=1,
+        )
+
+    monkeypatch.setenv("OPBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(limits, "of_cpu", of_one_thread)
+    console = Console(stderr=True, width=200)
+
+    def said(quiet: bool) -> list[str]:
+        with console.capture() as captured:
+            found = session.ceilings_for(Measure(threads=(1, 2)), ["latency"], console, quiet=quiet)
+        assert [each.threads for each in found] == [1]
+        return [line.partition(":")[2].strip() for line in captured.get().splitlines()]
+
+    begun = [
+        f"measuring what the CPU with {count} can do at best; it takes some seconds"
+        for count in ("1 thread", "2 threads")
+    ]
+    failed = said(quiet=True)
+    assert len(failed) == 1
+    assert re.fullmatch(
+        r"cannot measure the ceilings .* CPU: .*division by zero.*; the run goes on without them", failed[0]
+    )
+    assert said(quiet=False) == [begun[1], *failed]
+    monkeypatch.setenv("OPBENCH_CACHE", str(tmp_path / "other"))
+    assert said(quiet=False) == [*begun, *failed]
+
+
 # What is chosen, and what is foreseen.
 
 
@@ -493,7 +553,7 @@ load = Subject.load
 Subject.load = classmethod(lambda _, registry, case, name="reference", device=None: load(registry, case, name))
 blocks.escaped = lambda *_: False
 session.probing.gpu = lambda: UsableGpu(uuid="GPU-0", spendable_bytes=1 << 30)
-session.probing.ceilings = lambda device: ceilings
+session.probing.ceilings = lambda *_: ceilings
 worker._timer = lambda policies: DeviceClock(HostStream(), warm_up=WarmUp(max_seconds=0.01))
 """
 """A GPU that is the CPU, with a clock on which every call is short."""

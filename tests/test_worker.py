@@ -16,6 +16,7 @@ from opbench.cases import Case, Nchw, Pass
 from opbench.errors import Unsupported
 from opbench.measure.device_clock import DeviceClock
 from opbench.measure.stop import WarmUp
+from opbench.policies import policies_of
 from opbench.registry import Registry
 from opbench.results import Policy
 from opbench.settings import Measure
@@ -99,7 +100,7 @@ def test_what_a_graph_computes_is_checked_too(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_gpu_has_no_threads_to_choose() -> None:
     measure = Measure(device="cuda", threads=(1, 4, "physical"), cache=("cold", "hot"))
-    assert worker._policies(measure) == [
+    assert policies_of(measure) == [
         Policy(cache="cold", threads=1, device="cuda"),
         Policy(cache="hot", threads=1, device="cuda"),
     ]

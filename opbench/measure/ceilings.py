@@ -68,23 +68,36 @@ class Ceilings:
 _CEILINGS: TypeAdapter[Ceilings] = TypeAdapter(Ceilings)
 
 
+def load(device: str, threads: int = 1) -> Ceilings | None:
+    """Return the ceilings of 'cpu' or 'cuda' that an earlier run kept, if one did.
+
+    Meant for a child process, since asking a GPU who it is may initialise CUDA.
+    """
+    known = identity(device, threads)
+    return kept(_path(known), known)
+
+
 def load_or_measure(device: str, threads: int = 1) -> Ceilings:
     """Return the ceilings of 'cpu' or 'cuda': kept from an earlier run, or measured now, in some ten seconds.
 
     Meant for a child process, since measuring initialises CUDA or starts threads; `opbench.probing.ceilings` calls it
     in one. Ceilings with a remark are given but not kept.
     """
-    from opbench.cuda import cache
     from opbench.measure import limits
 
     known = identity(device, threads)
-    path = cache.folder() / "ceilings" / file_name(known)
-    found = kept(path, known)
+    found = kept(_path(known), known)
     if found is None:
         found = limits.measure(device, threads, known)
         if found.remark is None:
-            keep(path, found)
+            keep(_path(known), found)
     return found
+
+
+def _path(identity: Mapping[str, str]) -> Path:
+    from opbench.cuda import cache
+
+    return cache.folder() / "ceilings" / file_name(identity)
 
 
 def fold(values: Sequence[float], step: float = 0.0) -> Ceiling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,10 +107,13 @@ def test_json_is_the_environment_of_a_run(asked: list[tuple[str, int]]) -> None:
     assert [each.device for each in environment.ceilings] == ["cuda", "cpu", "cpu"]
 
 
-def test_a_device_that_cannot_be_measured_is_the_machine_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_be_measured_is_the_machine_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(device: str, threads: int) -> Ceilings:
         raise RuntimeError("no such luck")
 
+    monkeypatch.setenv("OPBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(probing, "load_or_measure", fail)
     with pytest.raises(MachineError, match=r"cannot measure the ceilings of this machine's CPU: .*no such luck"):
         probing.ceilings("cpu")

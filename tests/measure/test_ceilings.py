@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from opbench.measure import ceilings, limits, machine, nvml
-from opbench.measure.ceilings import Ceiling, Ceilings, file_name, fold, identity, keep, kept, load_or_measure
+from opbench.measure.ceilings import Ceiling, Ceilings, file_name, fold, identity, keep, kept, load, load_or_measure
 from opbench.measure.nvml import GpuState
 
 KNOWN = {"device": "GPU X", "uuid": "GPU-1", "driver": "580.65.06", "torch": "2.11.0+cu130", "protocol": "1"}
@@ -121,8 +121,9 @@ def test_they_are_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
         return dataclasses.replace(FOUND, device=device, threads=threads, identity=known)
 
     monkeypatch.setattr(limits, "measure", measure)
+    assert load("cpu", 2) is None
     first = load_or_measure("cpu", 2)
-    assert load_or_measure("cpu", 2) == first
+    assert load_or_measure("cpu", 2) == load("cpu", 2) == first
     assert load_or_measure("cpu", 1).threads == 1
     assert measured == [("cpu", 2), ("cpu", 1)]
     assert len(list(cache.iterdir())) == 2
