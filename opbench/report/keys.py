@@ -35,6 +35,9 @@ NAMES = frozenset(_KEYS)
 COMPARABLE = ("scope", "pass", "shape", "dtype", "memory_format", "policy")
 """What must be equal for two rows to be compared; by default a table has one value of each."""
 
+POLICY = ("cache", "threads", "device", "launch")
+"""What a policy is made of: where only some of it varies, the rest need not be said."""
+
 
 def check_keys(keys: Iterable[str], records: Iterable[Record]) -> None:
     """Accept the names of keys, a parameter's name being one.

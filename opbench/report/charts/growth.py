@@ -11,10 +11,10 @@ from itertools import combinations
 from opbench.measure.power_law import FEWEST_POINTS, Crossover, Difference, PowerLaw, crossovers, fit
 from opbench.report import keys
 from opbench.report.axes import Axis, extent, lines, longest, names, parameter, set_by_the_suite
+from opbench.report.charts.material import is_doubtful
 from opbench.report.columns import memory_source
 from opbench.report.groups import peak_bytes
 from opbench.report.rows import Row
-from opbench.report.words import DOUBTFUL_TIME
 
 Reading = tuple[float, float, float]
 """A value with the ends of its interval."""
@@ -33,7 +33,7 @@ class Point:
     @cached_property
     def half_width(self) -> float:
         """Relative, of the wider half of the interval; infinite where the interval cannot be trusted."""
-        if not (self.low > 0 and math.isfinite(self.high)) or _is_doubtful(self.row):
+        if not (self.low > 0 and math.isfinite(self.high)) or is_doubtful(self.row):
             return math.inf
         return max(math.log(self.high / self.value), math.log(self.value / self.low))
 
@@ -113,7 +113,8 @@ def growths(
         read: what grows; None for rows that have none.
         by_policy: whether it depends on the policy; where it does not, the first row of a record stands for all.
     """
-    fixed = [key for key in axis.fixed if by_policy or key != "policy"]
+    policy = keys.POLICY if by_policy else ()
+    fixed = [part for key in axis.fixed for part in (policy if key == "policy" else (key,))]
     found = []
     for values, group in keys.grouped(rows, fixed).items():
         along = lines(group, axis)
@@ -182,10 +183,6 @@ def _points(rows: Iterable[Row], axis: Axis, read: Callable[[Row], Reading | Non
         if isinstance(x, int | float) and reading:
             value, low, high = reading
             yield Point(row=row, x=x, value=value, low=low, high=high)
-
-
-def _is_doubtful(row: Row) -> bool:
-    return row.measured is not None and bool(DOUBTFUL_TIME & set(row.measured.flags))
 
 
 def _crossed(first: Line, second: Line) -> Iterator[Crossed]:

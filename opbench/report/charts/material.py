@@ -13,6 +13,7 @@ from opbench.report import keys
 from opbench.report.columns import differing_params, name
 from opbench.report.groups import spread
 from opbench.report.rows import Row
+from opbench.report.words import DOUBTFUL_TIME
 from opbench.settings import Metric
 from opbench.store import Run
 
@@ -44,8 +45,13 @@ class Material:
             row: one of the rows.
             without: keys that the chart spans, so that they tell no settings apart.
         """
-        varying = [key for key in self.varying if key not in without]
-        return keys.title(varying, keys.values(row, varying)) if varying else ""
+        return self.told_by(row, [key for key in self.varying if key not in without])
+
+    def told_by(self, row: Row, varying: Sequence[str]) -> str:
+        """A row's values of some keys, of a policy only what varies; '' without keys."""
+        parts = [part for part in keys.POLICY if len(_values(self.rows, part)) > 1]
+        found = [part for key in varying for part in (parts if key == "policy" else (key,))]
+        return keys.title(found, keys.values(row, found)) if found else ""
 
     def settings(self, rows: Sequence[Row], without: Sequence[str] = ()) -> tuple[str, ...]:
         """The settings of some rows, forward ones first; empty where there is but one."""
@@ -93,6 +99,11 @@ def finite(value: float | None) -> float | None:
 def ends(low: float, high: float) -> tuple[float, float] | tuple[None, None]:
     """Both ends of an interval, for a logarithmic scale; none where one of them lies at zero or at infinity."""
     return (low, high) if low > 0 and math.isfinite(high) else (None, None)
+
+
+def is_doubtful(row: Row) -> bool:
+    """Whether a time has flags under which its interval cannot be trusted."""
+    return row.measured is not None and bool(DOUBTFUL_TIME & set(row.measured.flags))
 
 
 def _values(rows: Sequence[Row], key: str) -> list[object]:

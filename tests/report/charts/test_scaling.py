@@ -67,7 +67,7 @@ def test_memory_has_an_exponent_of_its_own() -> None:
 def test_memory_does_not_depend_on_the_policy() -> None:
     made = run(*along("convolution", [1e-3, 2e-3, 4e-3, 8e-3], policies=(COLD, HOT)))
     found = charts(made)
-    assert len(found["scaling-side-latency"].settings) == 2
+    assert found["scaling-side-latency"].settings == ("cold cache", "hot cache")
     assert found["scaling-side-memory"].settings == ()
     assert len(found["scaling-side-memory"].data) == 4
 
