@@ -3,6 +3,9 @@
 They are what torch dispatches below autograd when it runs the pass eagerly, on meta tensors where that is possible.
 Views and other operations that touch only metadata launch nothing and are left out, and so is making room. Nothing
 is measured.
+
+A device may have an operation of its own in place of a few of them, as of a norm. A core made of kernels is one
+operation, with the work of its formula; copies that it makes because its inputs lie otherwise are not told apart.
 """
 
 from __future__ import annotations
