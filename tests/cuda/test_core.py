@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from opbench.cuda import on_cpu
+from opbench.api import NoParams
+from opbench.cuda import CudaCore, on_cpu
 from opbench.errors import Unsupported
+from opbench.work import Macs, Work
 from tests.cuda.scaling import CORE, Params, reference
 
 
@@ -68,6 +73,43 @@ def test_passes_the_checks_of_torch_library() -> None:
     with on_cpu():
         checked = torch.library.opcheck(CORE.op, ("{'power': 2, 'mode': 'b', 'width': None}", [x, factor]))
     assert set(checked.values()) == {"SUCCESS"}
+
+
+def exponential(p: NoParams, x: Tensor) -> Tensor:
+    return x.exp()
+
+
+def exponential_backward(p: NoParams, wanted: object, gradient: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
+    return [gradient * y]
+
+
+EXPONENTIAL = CudaCore(
+    name="exponential",
+    params=NoParams,
+    forward=exponential,
+    backward=exponential_backward,
+    keeps_output=True,
+    work=lambda p, x: Work.bilinear(Macs.exact(0)),
+)
+
+
+@pytest.mark.parametrize("watched", [nullcontext, lambda: FlopCounterMode(display=False)])
+def test_an_output_that_the_backward_asks_for_is_kept(watched: Callable[[], AbstractContextManager[object]]) -> None:
+    x, _ = tensors()
+    with watched():
+        (grad_x,) = torch.autograd.grad(EXPONENTIAL(NoParams(), x).sum(), x)
+    torch.testing.assert_close(grad_x, x.exp())
+
+
+def test_an_output_that_is_kept_passes_the_checks_of_torch_library() -> None:
+    assert set(torch.library.opcheck(EXPONENTIAL.op, ("{}", [tensors()[0]])).values()) == {"SUCCESS"}
+
+
+def test_an_output_that_is_kept_cannot_silently_be_overwritten() -> None:
+    y = EXPONENTIAL(NoParams(), tensors()[0])
+    y.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 def test_autocast_computes_in_its_dtype_eagerly_and_compiled() -> None:
