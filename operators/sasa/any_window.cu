@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(THREADS, 3) any_forward(const Forward p) {
 }
 
 struct QueryBackward {
-  const void *gradient, *q, *k, *v, *rel_h, *rel_w;
+  const void *gradient, *q, *k, *v, *rel_h, *rel_w, *y;
   const float* highest;  // [images * heads, height, width]: highest logit in units of log 2
   void* grad_q;          // or null
   float* sums;           // [images * heads, 2, height, width]: scale of the shares; attention times its gradient
@@ -137,18 +137,16 @@ __global__ void __launch_bounds__(THREADS, 3) any_query_backward(const QueryBack
       slopes[tap * p.pixels + me.lane] = reads ? product(x, gradient, v, me.pixel, key) : 0.0f;
     }
     __syncthreads();
-    float weighted = 0, total = 0;
+    // Attention times its gradient, summed, is y times its own but for roundings. Those are what the logits' gradients,
+    // which sum to zero, have left over, and every key would be multiplied with it.
+    float weighted = me.inside ? product(x, gradient, map_of<T>(p.y, x, map), me.pixel, me.pixel) : 0.0f;
+    float left = 0, total = 0;
     for (int tap = 0; tap < taps; ++tap) {
       const float share = attention[tap * p.pixels + me.lane];
-      weighted = fmaf(share, slopes[tap * p.pixels + me.lane], weighted);
+      left = fmaf(share, slopes[tap * p.pixels + me.lane] - weighted, left);
       total += share;
     }
     const float scale = me.inside ? 1 / total : 0;
-    weighted *= scale;
-    // The logits' gradients sum to zero: what is left is rounding, which every key would be multiplied with.
-    float left = 0;
-    for (int tap = 0; tap < taps; ++tap)
-      left = fmaf(attention[tap * p.pixels + me.lane], slopes[tap * p.pixels + me.lane] - weighted, left);
     weighted = fmaf(left, scale, weighted);
     if (me.inside && me.index == 0) {
       p.sums[start + at] = scale;

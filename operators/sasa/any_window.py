@@ -53,6 +53,7 @@ def any_query_backward(
     v: torch.Size,
     rel_h: torch.Size,
     rel_w: torch.Size,
+    y: torch.Size,
     highest: torch.Size,
     grad_q: torch.Size | None,
     sums: torch.Size,

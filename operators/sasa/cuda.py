@@ -45,6 +45,7 @@ def backward(
     v: Tensor,
     rel_h: Tensor,
     rel_w: Tensor,
+    y: Tensor,
     statistic: Tensor,
 ) -> list[Tensor | None]:
     """Compute the attention again, once for each query, which sums up what keys will need, and once for each key."""
@@ -52,11 +53,12 @@ def backward(
         torch.empty_like(tensor) if asked else None for tensor, asked in zip((q, k, v), wanted, strict=False)
     )
     grad_h = grad_w = None
-    inputs = (gradient, q, k, v, rel_h, rel_w, statistic)
+    inputs = (gradient, q, k, v, rel_h, rel_w)
+    outputs: tuple[Tensor, ...] = (y, statistic)
     # What keys need of each query: attention times its gradient, and on float units before it the scale of its shares.
     numbers = 2
     if covers_in_16_bits(p, q.dtype, q.shape):
-        numbers = 1
+        numbers, outputs = 1, (statistic,)
         by_query, by_key, splits = tensor_query_backward, tensor_key_backward, tensor_splits(q.shape)
     elif covers(p, q.shape):
         by_query, by_key, splits = small_query_backward, small_key_backward, small_splits(q.shape)
@@ -70,12 +72,12 @@ def backward(
         if wanted[3] or wanted[4]:
             shape = (q.shape[0], q.shape[1], splits, q.shape[2], p.kernel_size)
             partial = torch.empty(shape, dtype=torch.float32, device=q.device)
-        by_query(p, *inputs, grad_q, sums, partial)
+        by_query(p, *inputs, *outputs, grad_q, sums, partial)
         if partial is not None:
             grad_h, grad_w = torch.empty_like(rel_h), torch.empty_like(rel_w)
             sum_embeddings(p, grad_h, grad_w, partial)
     if wanted[1] or wanted[2]:
-        by_key(p, *inputs, sums, grad_k, grad_v)
+        by_key(p, *inputs, statistic, sums, grad_k, grad_v)
     return [grad_q, grad_k, grad_v, grad_h if wanted[3] else None, grad_w if wanted[4] else None]
 
 
@@ -98,6 +100,7 @@ CUDA = CudaCore(
     params=Params,
     forward=forward,
     backward=backward,
+    keeps_output=True,
     work=work,
     cases=(
         (Params(heads=2), Nchw(1, 16, 11, 40)),

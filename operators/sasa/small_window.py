@@ -55,6 +55,7 @@ def small_query_backward(
     v: torch.Size,
     rel_h: torch.Size,
     rel_w: torch.Size,
+    y: torch.Size,
     highest: torch.Size,
     grad_q: torch.Size | None,
     sums: torch.Size,

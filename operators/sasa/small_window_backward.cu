@@ -13,7 +13,7 @@
 constexpr int BACKWARD_CHANNELS = 4, WARPS = STRIP_THREADS / 32;
 
 struct QueryBackward {
-  const void *gradient, *q, *k, *v, *rel_h, *rel_w;
+  const void *gradient, *q, *k, *v, *rel_h, *rel_w, *y;
   const float* highest;  // [images * heads, height, width]: highest logit in units of log 2
   void* grad_q;          // or null
   float* sums;           // [images * heads, 2, height, width]: scale of the shares; attention times its gradient
@@ -48,8 +48,11 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   load_row<VEC>(highest, p.highest + static_cast<long long>(strip.map) * plane + at, inside_strip);
   const auto column_logits = ColumnLogits<K>::fill(logits_memory, q, tables.column, x, strip);
 
-  // A slope, the gradient of a logit, is attention * (its gradient - weighted), and `weighted` is known at the end:
-  // until then sums of attention times its gradient go beside sums of attention alone, with keys and without.
+  // A slope, the gradient of a logit, is attention * (its gradient - weighted), and `weighted` is known at the end. Until
+  // then y times its gradient, the same but for roundings, is in its place, so that no large sums are left to cancel.
+  // What it is off by goes with sums of attention alone, with keys and without.
+  float start[STRIP] = {};
+  subtract_products<VEC>(start, gradient, map_of<T>(p.y, x, strip.map), x, strip);
   float keys[CHANNELS][STRIP] = {}, all_keys[CHANNELS][STRIP] = {}, down[K][STRIP] = {};
 #pragma unroll 1
   for (int a = 0; a < K; ++a) {
@@ -63,7 +66,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
 #pragma unroll
     for (int b = 0; b < K; ++b)
 #pragma unroll
-      for (int pixel = 0; pixel < STRIP; ++pixel) products[b][pixel] = 0;
+      for (int pixel = 0; pixel < STRIP; ++pixel) products[b][pixel] = start[pixel];
     add_products<K, VEC>(products, gradient, map_of<T>(p.v, x, strip.map) + first, x, strip, inside);
 #pragma unroll
     for (int pixel = 0; pixel < STRIP; ++pixel) along[pixel] = all_along[pixel] = 0;
@@ -95,7 +98,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
     add_both_weighted<K, VEC>(keys, products, all_keys, attention, k, x, strip, inside);
   }
   __syncwarp();
-  float weighted[STRIP] = {}, scale[STRIP] = {};
+  float off[STRIP] = {}, scale[STRIP] = {};
 #pragma unroll
   for (int a = 0; a < K; ++a) {
     float along[STRIP], all_along[STRIP];
@@ -103,7 +106,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
     load_floats<float>(all_along, row_attention + a * STRIP * slots);
 #pragma unroll
     for (int pixel = 0; pixel < STRIP; ++pixel) {
-      weighted[pixel] += along[pixel];
+      off[pixel] += along[pixel];
       scale[pixel] += all_along[pixel];
     }
   }
@@ -113,9 +116,13 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   for (int pixel = 0; pixel < STRIP; ++pixel) {
     // The sum is zero where a strip reaches out of the image and nothing there is a key.
     scale[pixel] = scale[pixel] > 0 ? 1 / scale[pixel] : 0;
-    weighted[pixel] *= scale[pixel];
+    off[pixel] *= scale[pixel];
   }
+  sum_shares(start, p.shares);
   if (strip.share == 0) {
+    float weighted[STRIP];
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) weighted[pixel] = off[pixel] - start[pixel];
     float* const sums = p.sums + 2 * static_cast<long long>(strip.map) * plane + at;
     store_strip<VEC>(sums, scale, columns);
     store_strip<VEC>(sums + plane, weighted, columns);
@@ -127,8 +134,8 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
       load_floats<float>(all_down, column_slopes + shift * STRIP * slots);
 #pragma unroll
       for (int pixel = 0; pixel < STRIP; ++pixel) {
-        along[pixel] = fmaf(-weighted[pixel], all_along[pixel], along[pixel]) * scale[pixel];
-        down[shift][pixel] = fmaf(-weighted[pixel], all_down[pixel], down[shift][pixel]) * scale[pixel];
+        along[pixel] = fmaf(-off[pixel], all_along[pixel], along[pixel]) * scale[pixel];
+        down[shift][pixel] = fmaf(-off[pixel], all_down[pixel], down[shift][pixel]) * scale[pixel];
       }
       store_floats<float>(row_slopes + shift * STRIP * slots, along);
       store_floats<float>(column_slopes + shift * STRIP * slots, down[shift]);
@@ -138,7 +145,7 @@ __global__ void __launch_bounds__(STRIP_THREADS, 1) small_query_backward(const Q
   for (int e = 0; e < CHANNELS; ++e)
 #pragma unroll
     for (int pixel = 0; pixel < STRIP; ++pixel)
-      keys[e][pixel] = fmaf(-weighted[pixel], all_keys[e][pixel], keys[e][pixel]) * scale[pixel];
+      keys[e][pixel] = fmaf(-off[pixel], all_keys[e][pixel], keys[e][pixel]) * scale[pixel];
   __syncwarp();
 
   // What the embeddings give the query and get from it.

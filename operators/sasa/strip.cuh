@@ -84,6 +84,18 @@ DEVICE void load_strip(float (&values)[CHANNELS][STRIP], const T* map, const Ext
   }
 }
 
+// sums[pixel] -= over this thread's channels, one[channel][pixel] times the same pixels of another map.
+template <int VEC, typename T, int CHANNELS>
+DEVICE void subtract_products(float (&sums)[STRIP], const float (&one)[CHANNELS][STRIP], const T* map,
+                              const Extents& x, const Strip& strip) {
+  float other[CHANNELS][STRIP];
+  load_strip<VEC>(other, map, x, strip);
+#pragma unroll
+  for (int e = 0; e < CHANNELS; ++e)
+#pragma unroll
+    for (int pixel = 0; pixel < STRIP; ++pixel) sums[pixel] = fmaf(-one[e][pixel], other[e][pixel], sums[pixel]);
+}
+
 // Where a thread's channel lies in its map. One that the head does not have is its last, so that loads need no test:
 // what it is multiplied with is zero, or what comes of it is not stored.
 DEVICE int channel_offset(const Extents& x, const Strip& strip, int e) {

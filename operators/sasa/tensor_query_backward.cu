@@ -52,9 +52,9 @@ DEVICE void transpose(unsigned (&turned)[4], const unsigned (&factor)[4], int la
   }
 }
 
-// sums[shift][channel] += a left factor [16 shifts][16 pixels of a unit] times those pixels.
-template <typename T, int D>
-DEVICE void multiply_pixels(float (&sums)[D / 8][4], const unsigned (&left)[4], const T* map, const Extents& x,
+// sums[shift][channel] += each left factor [16 shifts][16 pixels of a unit] times those pixels.
+template <typename T, int D, int N>
+DEVICE void multiply_pixels(float (&sums)[D / 8][4], const unsigned (&left)[N][4], const T* map, const Extents& x,
                             const Unit& unit, int lane) {
   const int mine = lane / 4, column = unit.column - mine + 2 * (lane % 4), plane = x.height * x.width;
   const T* from = map + (own_channel<D>(x, mine) * plane + unit.row * x.width + column);
@@ -67,7 +67,8 @@ DEVICE void multiply_pixels(float (&sums)[D / 8][4], const unsigned (&left)[4], 
     const T* const below = from + x.width;
     const unsigned right[2] = {two(has[0] ? from[0] : zero, has[1] ? from[1] : zero),
                                two(lower && has[0] ? below[0] : zero, lower && has[1] ? below[1] : zero)};
-    multiply_tiles<T>(sums[block], left, right);
+#pragma unroll
+    for (int n = 0; n < N; ++n) multiply_tiles<T>(sums[block], left[n], right);
     from += 8 * plane;
   }
 }
@@ -159,7 +160,7 @@ __global__ void __launch_bounds__(THREADS) tensor_query_backward(const TensorQue
     }
 
     // What the embeddings give the queries and get from them: a left factor of 8 rows and 8 columns of the window.
-    unsigned factors[2][4], rounded[4];
+    unsigned factors[2][4];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float row[2];
@@ -167,8 +168,6 @@ __global__ void __launch_bounds__(THREADS) tensor_query_backward(const TensorQue
       turn(down[h], lane / 4 + Shape::MARGIN - K / 2, lane);
       two_pairs<T>(factors[0][h], factors[1][h], row);
       two_pairs<T>(factors[0][2 + h], factors[1][2 + h], down[h]);
-      rounded[h] = pair_of<T>(row);
-      rounded[2 + h] = pair_of<T>(down[h]);
     }
     if (p.grad_q) {
       multiply_rows<T, D>(sums, factors, embeddings, 8, D * 8, lane);
@@ -176,8 +175,9 @@ __global__ void __launch_bounds__(THREADS) tensor_query_backward(const TensorQue
       store_pixels<T, D>(map_of<T>(p.grad_q, x, map), sums, scale, x, unit, lane);
     }
     if (p.partial) {
-      unsigned turned[4];
-      transpose<T>(turned, rounded, lane);
+      unsigned turned[2][4];
+#pragma unroll
+      for (int part = 0; part < 2; ++part) transpose<T>(turned[part], factors[part], lane);
       multiply_pixels<T, D>(grad_embeddings, turned, map_of<T>(p.q, x, map), x, unit, lane);
     }
   }

@@ -69,9 +69,10 @@ def tensor_query_backward(
     """Gradient of q; attention times its gradient, summed [N, h, H, W]; the embeddings' gradient by block."""
     channels, window = channels_of(q), p.kernel_size
     steps = max(1, channels // 16)
-    # For each row of keys: two with keys, two with values, and slopes in two parts with keys. Then the embeddings'.
+    # For each row of keys: two with keys, two with values, and slopes in two parts with keys. Then the embeddings', the
+    # sums of slopes in two parts as well.
     rows = (window + 1) * (4 * steps + 2 * (channels // 8))
-    products = 2 * steps + rows + 2 + 3 * (channels // 8)
+    products = 2 * steps + rows + 4 + 4 * (channels // 8)
     shared_bytes = _tile_bytes(p, q) + _embeddings_bytes(q)
     return _launch(QUERY_BACKWARD, "tensor_query_backward", p, dtype, q, shared_bytes, products)
 

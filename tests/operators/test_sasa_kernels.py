@@ -29,6 +29,9 @@ ANY = Params(kernel_size=9, heads=1, border="mask"), Nchw(1, 2, 3, 13), "float32
 # Long sums that cancel: it needs those of keys and of positions apart.
 LONG = Params(kernel_size=5, heads=1, embedding="per_head"), Nchw(1, 32, 2, 6), "float32"
 SMALL = Params(heads=2, border="mask", embedding="per_head"), Nchw(1, 16, 14, 16), "float32"
+# Sums that cancel to the last bits.
+EVEN = Params(heads=1, embedding="per_head"), Nchw(2, 12, 8, 9), "float32"
+PEAKED = Params(heads=1, border="mask", embedding="per_head"), Nchw(2, 6, 7, 2), "float32"
 LEAN = Params(heads=1), Nchw(1, 2, 4, 6), "float32"
 TENSOR = Params(heads=1), Nchw(1, 16, 9, 9), "float16"
 WIDE = Params(heads=1, border="mask"), Nchw(1, 8, 9, 36), "bfloat16"
@@ -67,11 +70,23 @@ BUGS = {
         "for (float& each : scale) each = 1;",
         SMALL,
     ),
-    "slopes along a row are not taken from their mean": (
+    "one lane's share of what slopes are taken from stands for all": (
         "small_window_backward.cu",
-        "along[pixel] = fmaf(-weighted[pixel], all_along[pixel], along[pixel]) * scale[pixel];",
-        "along[pixel] = along[pixel] * scale[pixel];",
+        "  sum_shares(start, p.shares);\n",
+        "",
         SMALL,
+    ),
+    "slopes along a row keep what their mean is off by": (
+        "small_window_backward.cu",
+        "fmaf(-off[pixel], all_along[pixel], along[pixel])",
+        "along[pixel]",
+        EVEN,
+    ),
+    "slopes times keys keep what their mean is off by": (
+        "small_window_backward.cu",
+        "fmaf(-off[pixel], all_keys[e][pixel], keys[e][pixel])",
+        "keys[e][pixel]",
+        PEAKED,
     ),
     "halves of the channels are exchanged": (
         "tensor_band.cuh",
@@ -130,8 +145,8 @@ BUGS = {
     ),
     "the gradient of the embeddings is not transposed": (
         "tensor_query_backward.cu",
-        "transpose<T>(turned, rounded, lane);",
-        "for (int i = 0; i < 4; ++i) turned[i] = rounded[i];",
+        "transpose<T>(turned[part], factors[part], lane);",
+        "for (int i = 0; i < 4; ++i) turned[part][i] = factors[part][i];",
         WIDE,
     ),
     "sums overwrite a tile that is still read": (
@@ -169,7 +184,7 @@ def test_planted_bugs_are_seen(bug: str, mutant: Callable[..., Any]) -> None:
     assert mutant("sasa", file, old, new).failures(*case)
 
 
-@pytest.mark.parametrize("case", [ANY, LONG, SMALL, LEAN, TENSOR, WIDE, DEEP, NARROW, BROAD])
+@pytest.mark.parametrize("case", [ANY, LONG, SMALL, EVEN, PEAKED, LEAN, TENSOR, WIDE, DEEP, NARROW, BROAD])
 def test_the_kernels_without_bugs_pass(case: Any) -> None:
     params, shape, dtype = case
     inputs = inputs_of(SASA, CatchingCase(params, shape, "contiguous"), getattr(torch, dtype))
@@ -200,6 +215,29 @@ def test_keys_have_the_logits_of_their_queries(params: Params, shape: Nchw) -> N
     assert max(lost["grad_k"], lost["grad_v"]) <= 1, lost
 
 
+@pytest.mark.parametrize(
+    ("params", "shape", "dtype"),
+    [
+        (Params(heads=1, border="mask", embedding="per_head"), Nchw(2, 2, 5, 5), torch.float32),
+        (Params(heads=1), Nchw(1, 2, 7, 10), torch.float32),
+        (Params(heads=2, border="mask"), Nchw(1, 16, 5, 6), torch.float32),
+        (Params(heads=2, border="mask", embedding="per_head"), Nchw(1, 12, 4, 7), torch.float32),
+        (Params(heads=4), Nchw(1, 8, 2, 4), torch.float32),
+        (Params(heads=1, border="mask", embedding="per_head"), Nchw(2, 16, 9, 2), torch.float16),
+        (Params(heads=1, border="mask", embedding="per_head"), Nchw(2, 2, 3, 3), torch.float16),
+        (Params(heads=1, border="mask", embedding="per_head"), Nchw(1, 2, 9, 3), torch.bfloat16),
+    ],
+)
+def test_what_cancels_is_not_rounded_before(params: Params, shape: Nchw, dtype: torch.dtype) -> None:
+    # Slopes sum to zero, and so do nearly what queries and embeddings get of them: found among random shapes as those
+    # that lost more than the budget when attention times its gradient, or a slope in 16 bits, was rounded before.
+    inputs = inputs_of(SASA, CatchingCase(params, shape, "contiguous"), dtype)
+    with on_cpu():
+        rows = gate.check(SASA, cuda.CUDA, params, inputs)
+    lost = {row.quantity: row.error / row.budget for row in rows}
+    assert max(lost.values()) < 0.8, lost
+
+
 def test_rows_read_below_the_image_are_seen(mutant: Callable[..., Any]) -> None:
     bug = mutant("sasa", "strip.cuh", "row >= 0 && row < x.height && column >= 0", "row >= 0 && column >= 0")
     found = bug.failures(Params(heads=1), Nchw(1, 2, 1, 4), sanitize=True)
@@ -218,11 +256,11 @@ def test_one_gradient_alone_is_the_same(window: int, channels: int, dtype: torch
     inputs = tensors(params, Nchw(1, channels, 3, 5), dtype)
     gradient = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     with on_cpu():
-        _, statistic = cuda.forward(params, *inputs)
-        every = cuda.backward(params, (True,) * 5, gradient, *(*inputs, statistic))
+        kept = cuda.forward(params, *inputs)
+        every = cuda.backward(params, (True,) * 5, gradient, *(*inputs, *kept))
         for index in range(5):
             wanted = [place == index for place in range(5)]
-            alone = cuda.backward(params, wanted, gradient, *(*inputs, statistic))
+            alone = cuda.backward(params, wanted, gradient, *(*inputs, *kept))
             assert [tensor is not None for tensor in alone] == wanted
             torch.testing.assert_close(alone[index], every[index], rtol=0, atol=0)
 
@@ -265,8 +303,8 @@ def kernels_of(params: Params, shape: Nchw, dtype: torch.dtype) -> list[str]:
         tensor.requires_grad_() for tensor in SASA.inputs(params, shape, Maker(dtype, torch.device("meta"))).values()
     ]
     with recorded() as launches:
-        _, statistic = cuda.forward(params, *inputs)
-        cuda.backward(params, (True,) * 5, torch.empty_like(inputs[0]), *(*inputs, statistic))
+        kept = cuda.forward(params, *inputs)
+        cuda.backward(params, (True,) * 5, torch.empty_like(inputs[0]), *(*inputs, *kept))
     return [launch.launch.kernel.partition("<")[0] for launch in launches]
 
 
