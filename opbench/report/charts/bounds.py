@@ -9,19 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
+
+from opbench.results import Launches
 
 
-class Operation(Protocol):
-    """What a bound needs to know of an operation."""
+class Work(NamedTuple):
+    """What one operation of a sequence takes on paper."""
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates; 0 of what only moves or adds."""
+    macs: float
+    """0 of what only moves or adds."""
+    bytes: float
+    """Read and written."""
 
-    @property
-    def bytes(self) -> int:
-        """What it reads and writes."""
+
+def works(launches: Launches) -> tuple[Work, ...]:
+    """What each launch takes, in the order run, without taps on padding."""
+    return tuple(Work(each.macs_in_bounds, each.bytes) for each in launches.in_order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +52,17 @@ class Roof:
         """The least time of one operation that computes while it reads and writes."""
         return max(self.ideal_seconds(macs), bytes_ / self.bytes_per_second)
 
-    def sequence_seconds(self, operations: Iterable[Operation]) -> float:
+    def sequence_seconds(self, operations: Iterable[Work]) -> float:
         """The waterline bound: the least time of operations that run one after the other."""
         return sum(self.least_seconds(each.macs, each.bytes) for each in operations)
 
-    def highest_efficiency(self, operations: Iterable[Operation]) -> float:
+    def highest_efficiency(self, operations: Iterable[Work]) -> float:
         """The share of the ceiling's arithmetic that a sequence can reach; 0 of one that takes no time."""
         found = tuple(operations)
         seconds = self.sequence_seconds(found)
         return self.ideal_seconds(sum(each.macs for each in found)) / seconds if seconds else 0.0
 
-    def pooled_efficiency(self, operations: Iterable[Operation]) -> float:
+    def pooled_efficiency(self, operations: Iterable[Work]) -> float:
         """What a roofline over the sums would promise: never less than `highest_efficiency`."""
         found = tuple(operations)
         macs = sum(each.macs for each in found)

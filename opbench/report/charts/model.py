@@ -100,6 +100,12 @@ def _own(value: Value) -> Value:
     return f"{value}\u200b" if isinstance(value, str) and value in _INHERITED else value
 
 
+def number(datum: Mapping[str, Value], key: str) -> float:
+    """One of a chart's numbers, for arithmetic; 0 where there is none."""
+    value = datum[key]
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
 def text(value: Value, unit: Unit) -> str:
     """A value as people read it."""
     if value is None or value == "":

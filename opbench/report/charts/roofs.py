@@ -14,7 +14,7 @@ from opbench.report.rows import Row
 from opbench.report.words import outcome_in_words
 from opbench.results import Policy
 
-KINDS_OF_ABSENCE = 4
+KINDS_OF_ABSENCE, REASON_LIMIT = 4, 60
 
 
 def of_row(row: Row, ceilings: Sequence[Ceilings]) -> Roof | str:
@@ -49,11 +49,11 @@ def missing(material: Material) -> str:
 
 
 def absence(reasons: Iterable[str]) -> str:
-    """' Without a place: 2 × skipped: no CUDA device; 1 × timed out.'; '' where nothing is absent."""
+    """' Not drawn: 2 × skipped: no CUDA device; 1 × timed out.'; '' where nothing is absent."""
     counted = Counter(reason for reason in reasons if reason).most_common()
     if not counted:
         return ""
-    texts = [f"{number} × {plain(reason)}" for reason, number in counted[:KINDS_OF_ABSENCE]]
+    texts = [f"{number} × {plain(reason, REASON_LIMIT)}" for reason, number in counted[:KINDS_OF_ABSENCE]]
     others = sum(number for _, number in counted[KINDS_OF_ABSENCE:])
     return f" Not drawn: {'; '.join([*texts, *([f'{others} for other reasons'] if others else [])])}."
 

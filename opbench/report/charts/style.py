@@ -35,6 +35,15 @@ BINARY = (
 )
 MOST_TICKS = 9
 
+
+def columns(wide: int) -> dict[str, str]:
+    """Columns of a legend: so many, or one on a narrow page.
+
+    They follow the width of the drawing's place: that of the plot changes while the legend is laid out.
+    """
+    return {"expr": f"(containerSize()[0] || 640) < 480 ? 1 : {wide}"}
+
+
 _INK = {"fill": "currentColor"}
 CONFIG: dict[str, Any] = {
     "background": None,
@@ -59,8 +68,7 @@ CONFIG: dict[str, Any] = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
         "orient": "bottom",
-        # Of the width of its place, not of the plot: that one changes while the legend is laid out.
-        "columns": {"expr": "(containerSize()[0] || 640) < 480 ? 1 : 3"},
+        "columns": columns(3),
         "labelLimit": 260,
     },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12},
@@ -111,9 +119,12 @@ def by_operator(operators: Sequence[str], shown: Sequence[str] | None = None) ->
 
 def points(base: Any, look: Mapping[str, Any]) -> tuple[Any, Any]:
     """Points of which the colour and the shape tell the operator: hollow ones are references, filled ones are not."""
-    hollow = base.transform_filter("datum.implementation === 'reference'").mark_point(filled=False, strokeWidth=2, size=40)
-    filled = base.transform_filter("datum.implementation !== 'reference'").mark_point(filled=True, opacity=1, size=55)
-    return hollow.encode(**look), filled.encode(**look)
+    hollow = base.transform_filter("datum.implementation === 'reference'")
+    filled = base.transform_filter("datum.implementation !== 'reference'")
+    return (
+        hollow.mark_point(filled=False, opacity=1, strokeWidth=2, size=40).encode(**look),
+        filled.mark_point(filled=True, opacity=1, size=55).encode(**look),
+    )
 
 
 def finished(drawing: Any, description: str, height: int | None = None) -> dict[str, Any]:
@@ -126,14 +137,14 @@ def finished(drawing: Any, description: str, height: int | None = None) -> dict[
     return {**specification, "config": CONFIG}
 
 
-def decimal_ticks(low: float, high: float) -> list[float]:
+def decimal_ticks(low: float, high: float, most: int = MOST_TICKS) -> list[float]:
     """Places for the ticks of a logarithmic axis: at 1, 2 and 5 times powers of ten, or farther apart."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     found: list[float] = []
     for factors, step in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
         powers = (power for power in range(first, last + 1) if power % step == 0)
         found = [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
-        if len(found) <= MOST_TICKS:
+        if len(found) <= most:
             break
     return found
 

@@ -1,0 +1,254 @@
+"""Efficiency gap: how far each row is from the ideal time, and what of that fusion could win or the kernels lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opbench import units
+from opbench.report.charts import crowding, roofs, style
+from opbench.report.charts.bounds import Roof, works
+from opbench.report.charts.material import Material, finite
+from opbench.report.charts.model import Chart, Field, Value, number
+from opbench.report.rows import Row
+from opbench.results import Counts
+
+KIND = "gap"
+TITLE = "Efficiency gap"
+_WASTES = (
+    "what its traffic costs",
+    "what fusion could win",
+    "what the kernels lose",
+    "fusion's and the kernels' share",
+)
+_TIMES = ("ideal: arithmetic alone", "fused: one kernel", "waterline: its own operations", "measured")
+READING = (
+    "From left to right for each row: the ideal time, its arithmetic at the device's measured matrix rate; the bound "
+    "of one fused kernel, which moves nothing but inputs, parameters and output; the waterline bound of the operations "
+    "it launches, one after the other, each at the device's best; the time measured, with its 95 % interval. Beside it "
+    "stands the efficiency, ideal by measured. Between the two bounds is what fusing the operations could win, from "
+    "the second on what the kernels lose; nobody wins back what lies before the first. Taps on padding do not count. A "
+    "time to the left of a bound was helped by a cache, or the device was slower when its ceilings were measured."
+)
+_FIELDS = (
+    Field(key="setting", title="setting"),
+    Field(key="label", title="operator"),
+    Field(key="operator", title="operator", shown=False),
+    Field(key="ideal_seconds", title="ideal", unit="seconds"),
+    Field(key="fused_seconds", title="one fused kernel", unit="seconds"),
+    Field(key="waterline_seconds", title="waterline bound", unit="seconds"),
+    Field(key="latency_seconds", title="measured", unit="seconds"),
+    Field(key="low_seconds", title="95 % from", unit="seconds"),
+    Field(key="high_seconds", title="to", unit="seconds"),
+    Field(key="efficiency", title="efficiency: ideal / measured", unit="percent"),
+    Field(key="highest_efficiency", title="at most: ideal / waterline", unit="percent"),
+    Field(key="reached_share", title="reached: waterline / measured", unit="percent"),
+    Field(key="fusion_ratio", title="fusion: waterline / fused", unit="ratio"),
+    Field(key="note", title="note"),
+)
+
+
+def chart(material: Material) -> Chart:
+    """Make the chart of a run's times and of the bounds below them."""
+    data = tuple(_datum(material, row) for row in material.rows)
+    judged = [row for row, datum in zip(material.rows, data, strict=True) if datum["latency_seconds"] is not None]
+    if not judged:
+        return Chart(kind=KIND, title=TITLE, reading=READING, missing=_missing(material, data))
+    known = set(material.settings(judged)) or {material.setting(judged[0])}
+    data = tuple(datum for datum in data if datum["setting"] in known)
+    return Chart(
+        kind=KIND,
+        title=TITLE,
+        reading=READING,
+        finding=_finding(material, judged, data) + crowding.remark(data),
+        fields=_FIELDS,
+        data=data,
+        settings=material.settings(judged),
+    )
+
+
+def draw(chart: Chart) -> dict[str, Any]:
+    """Draw a line of segments for each row, the fastest on top; what has no time says why in its place."""
+    import altair as alt
+
+    base = alt.Chart(style.data()).encode(
+        y=alt.Y("label:N", sort=alt.EncodingSortField("order_", op="min"), title=None, axis=alt.Axis(grid=True)),
+        tooltip=[
+            alt.Tooltip(f"{field.key}_text:N" if field.unit else f"{field.key}:N", title=field.title)
+            for field in chart.fields
+            if field.shown and field.key != "setting"
+        ],
+    )
+    seconds = alt.X(
+        "at:Q",
+        title="time of a call",
+        scale=alt.Scale(type="log", nice=False, padding=12),
+        axis=alt.Axis(labelExpr=style.SECONDS, tickCount=5),
+    )
+    segments = (
+        base.transform_calculate(
+            start_0="datum.ideal_seconds",
+            end_0="datum.fused_seconds",
+            start_1="datum.fused_seconds",
+            end_1="datum.waterline_seconds",
+            start_2="datum.waterline_seconds",
+            end_2="datum.latency_seconds",
+            start_3="isValid(datum.waterline_seconds) ? null : datum.fused_seconds || datum.ideal_seconds",
+            end_3="datum.latency_seconds",
+        )
+        .transform_calculate(
+            starts="[datum.start_0, datum.start_1, datum.start_2, datum.start_3]",
+            ends="[datum.end_0, datum.end_1, datum.end_2, datum.end_3]",
+            wastes=str(list(_WASTES)),
+        )
+        .transform_flatten(["starts", "ends", "wastes"], ["at", "end", "waste"])
+        .transform_filter("isValid(datum.at) && isValid(datum.end) && datum.at > 0 && datum.end > datum.at")
+        .mark_bar(height={"expr": f"datum.waste === '{_WASTES[1]}' ? 12 : datum.waste === '{_WASTES[0]}' ? 4 : 7"})
+        .encode(
+            x=seconds,
+            x2="end:Q",
+            color=alt.Color(
+                "waste:N",
+                scale=alt.Scale(
+                    domain=list(_WASTES), range=["#808080", *style.COLOURS[4:5], style.COLOURS[3], "#CC79A7"]
+                ),
+                legend=alt.Legend(
+                    title=None, symbolType="square", symbolSize=150, values=_seen(chart), columns=style.columns(2)
+                ),
+            ),
+        )
+    )
+    marks = (
+        base.transform_calculate(
+            times="[datum.ideal_seconds, datum.fused_seconds, datum.waterline_seconds, datum.latency_seconds]",
+            names=str(list(_TIMES)),
+        )
+        .transform_flatten(["times", "names"], ["at", "time"])
+        .transform_filter("isValid(datum.at) && datum.at > 0")
+        .mark_point(filled=True, size=60, color="currentColor", opacity=1)
+        .encode(
+            x=seconds,
+            shape=alt.Shape(
+                "time:N",
+                scale=alt.Scale(domain=list(_TIMES), range=["square", "diamond", "triangle-right", "circle"]),
+                legend=alt.Legend(
+                    title=None, symbolFillColor="currentColor", symbolSize=60, orient="top", columns=style.columns(2)
+                ),
+            ),
+        )
+    )
+    intervals = (
+        base.transform_filter("isValid(datum.low_seconds) && isValid(datum.high_seconds)")
+        .mark_rule(strokeWidth=1.5)
+        .encode(x="low_seconds:Q", x2="high_seconds:Q")
+    )
+    words = (
+        base.transform_filter("!isValid(datum.latency_seconds)")
+        .mark_text(align="left", dx=6, limit=400)
+        .encode(x=alt.value(0), text="note:N")
+    )
+    shares = (
+        base.transform_filter("isValid(datum.efficiency)")
+        .transform_calculate(edge="max(datum.latency_seconds, datum.high_seconds || 0, datum.waterline_seconds || 0)")
+        .mark_text(align="left", dx=8)
+        .encode(x="edge:Q", text="efficiency_text:N")
+    )
+    drawing = crowding.first_bars(alt.layer(segments, intervals, marks, shares, words), "latency_seconds")
+    drawing = drawing.resolve_scale(color="independent", shape="independent")
+    return style.finished(style.one_setting(drawing, chart.settings), chart.reading)
+
+
+def _seen(chart: Chart) -> list[str]:
+    """The segments that the legend names: one that no row has would only puzzle."""
+    with_bound = [datum for datum in chart.data if datum["waterline_seconds"] is not None]
+    without = [
+        datum for datum in chart.data if datum["latency_seconds"] is not None and datum["waterline_seconds"] is None
+    ]
+    return [*_WASTES[:1], *(_WASTES[1:3] if with_bound else ()), *(_WASTES[3:] if without else ())]
+
+
+def _datum(material: Material, row: Row) -> dict[str, Value]:
+    datum: dict[str, Value] = {
+        **dict.fromkeys(field.key for field in _FIELDS),
+        "setting": material.setting(row),
+        "label": material.label(row),
+        "operator": row.record.case.name,
+    }
+    roof = roofs.of_row(row, material.run.header.environment.ceilings)
+    latency, counts = row.latency, row.record.counts
+    if isinstance(roof, str) or latency is None:
+        return {**datum, "note": roof if isinstance(roof, str) else ""}
+    if counts is None or counts.macs_in_bounds is None:
+        return {**datum, "note": "its MACs in bounds are not known"}
+    ideal, fused, waterline = _bounds(roof, counts, counts.macs_in_bounds)
+    return {
+        **datum,
+        "ideal_seconds": ideal,
+        "fused_seconds": fused,
+        "waterline_seconds": waterline,
+        "latency_seconds": latency.median,
+        "low_seconds": latency.low,
+        "high_seconds": finite(latency.high),
+        "efficiency": ideal / latency.median,
+        "highest_efficiency": ideal / waterline if waterline else None,
+        "reached_share": waterline / latency.median if waterline else None,
+        "fusion_ratio": waterline / fused if waterline and fused else None,
+        "note": _note(counts),
+    }
+
+
+def _bounds(roof: Roof, counts: Counts, macs: int) -> tuple[float, float | None, float | None]:
+    fused = None if counts.compulsory_bytes is None else roof.least_seconds(macs, counts.compulsory_bytes)
+    waterline = roof.sequence_seconds(works(counts.launches)) if counts.launches and counts.launches.order else None
+    return roof.ideal_seconds(macs), fused, waterline
+
+
+def _note(counts: Counts) -> str:
+    """What makes a bound less than it should be, or why there is none."""
+    launches = counts.launches
+    if launches is None:
+        return "what it launches is not known"
+    notes = []
+    if launches.left_out:
+        notes.append(f"waterline without {launches.left_out} further operations")
+    if any(each.unknown for each in launches.kinds):
+        notes.append("waterline at least: some operations have no count")
+    return "; ".join(notes)
+
+
+def _finding(material: Material, judged: Sequence[Row], data: Sequence[Mapping[str, Value]]) -> str:
+    """'Forward: convolution/native has the highest efficiency, 92 %; …: fusion could win up to 5.2× (sasa), …'."""
+    setting = next(iter(material.settings(judged)), material.setting(judged[0]))
+    here = [datum for datum in data if datum["setting"] == setting]
+    best, worst = _extremes([datum for datum in here if datum["ideal_seconds"]] or here, "efficiency")
+    parts = [f"{best['label']} has the highest efficiency, {units.percent(number(best, 'efficiency'))}"]
+    if worst is not best:
+        parts[0] += f", {worst['label']} the lowest, {units.percent(number(worst, 'efficiency'))}"
+    if any(datum["fusion_ratio"] is not None for datum in here):
+        most, _ = _extremes(here, "fusion_ratio")
+        _, loser = _extremes(here, "reached_share")
+        parts.append(
+            f"fusion could win most in {most['label']}, whose operations take at least "
+            f"{units.ratio(number(most, 'fusion_ratio'))} the time of one kernel"
+        )
+        parts.append(
+            f"kernels lose most in {loser['label']}, which reaches "
+            f"{units.percent(number(loser, 'reached_share'))} of its waterline bound"
+        )
+    text = f"{f'{setting}: ' if setting else ''}{'; '.join(parts)}"
+    absent = [str(datum["note"]) for datum in data if datum["latency_seconds"] is None]
+    return f"{text[0].upper()}{text[1:]}.{roofs.absence(absent)}"
+
+
+def _extremes(data: Sequence[Mapping[str, Value]], key: str) -> tuple[Mapping[str, Value], Mapping[str, Value]]:
+    """Those with the most and with the least of something."""
+    known = [datum for datum in data if datum[key] is not None]
+    return max(known, key=lambda datum: number(datum, key)), min(known, key=lambda datum: number(datum, key))
+
+
+def _missing(material: Material, data: Sequence[Mapping[str, Value]]) -> str:
+    found = roofs.missing(material)
+    if found or "counts" not in material.run.header.metrics:
+        return found or material.to_measure("counts")
+    reasons = roofs.absence(str(datum["note"]) for datum in data)
+    return f"The gap is known of rows whose MACs are; this run has none: {material.command}.{reasons}"

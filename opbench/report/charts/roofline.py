@@ -1,0 +1,305 @@
+"""Roofline: the rate each row reaches, against what its device allows at that intensity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opbench import units
+from opbench.report.charts import crowding, roofs, style
+from opbench.report.charts.bounds import Roof
+from opbench.report.charts.crowding import Box, Spot
+from opbench.report.charts.material import Material, finite
+from opbench.report.charts.model import Chart, Field, Value, number
+from opbench.report.rows import Row
+
+KIND = "roofline"
+TITLE = "Roofline"
+READING = (
+    "A point is the rate a row reaches, over the work it does for each byte it must move: no taps on padding, each "
+    "input and parameter read once, each output written once. The line is the best this device did when it was "
+    "measured: copying on the slope, matrix products where it is level. The nearer a point to the line above it, the "
+    "less there is to win without changing the operator. Hollow points are references. A faint mark counts taps on "
+    "padding as papers do; nobody computes those, so it may lie above the line. So may what is found in a cache: the "
+    "slope is that of memory, and with a hot cache little comes from there."
+)
+_FIELDS = (
+    Field(key="setting", title="setting"),
+    Field(key="label", title="operator"),
+    Field(key="operator", title="operator", shown=False),
+    Field(key="implementation", title="implementation", shown=False),
+    Field(key="flops_per_byte", title="intensity, in bounds", unit="flops_per_byte"),
+    Field(key="macs_per_second", title="rate, in bounds", unit="macs_per_second"),
+    Field(key="low_macs_per_second", title="95 % from", unit="macs_per_second"),
+    Field(key="high_macs_per_second", title="to", unit="macs_per_second"),
+    Field(key="attainable_macs_per_second", title="attainable", unit="macs_per_second"),
+    Field(key="attained_share", title="share of attainable", unit="percent"),
+    Field(key="limit", title="limited by"),
+    Field(key="dense_flops_per_byte", title="intensity, dense", unit="flops_per_byte", shown=False),
+    Field(key="dense_macs_per_second", title="rate, dense", unit="macs_per_second"),
+    Field(key="roof_macs_per_second", title="ceiling of arithmetic", unit="macs_per_second", shown=False),
+    Field(key="roof_bytes_per_second", title="ceiling of memory", unit="bytes_per_second", shown=False),
+    Field(key="note", title="note"),
+)
+_NARROW = 440
+"""Pixels below which points have no labels beside them."""
+_WIDTH, _HEIGHT = 540.0, 340.0
+"""Of the plot on a page of ordinary width, in pixels."""
+_BESIDE = 4.0
+"""How far the lines go on beyond the point where they meet, as a factor."""
+
+
+def chart(material: Material) -> Chart:
+    """Make the chart of the rates that a run's rows reach."""
+    data = tuple(_datum(material, row) for row in material.rows)
+    placed = [datum for datum in data if datum["macs_per_second"] is not None]
+    missing = roofs.missing(material)
+    if not placed:
+        return Chart(kind=KIND, title=TITLE, reading=READING, missing=missing or _without_counts(material, data))
+    drawn = [row for row, datum in zip(material.rows, data, strict=True) if datum["macs_per_second"] is not None]
+    return Chart(
+        kind=KIND,
+        title=TITLE,
+        reading=READING,
+        finding=_finding(material, drawn, data),
+        fields=_FIELDS,
+        data=data,
+        settings=material.settings(drawn),
+    )
+
+
+def draw(chart: Chart) -> dict[str, Any]:
+    """Draw the two lines of the setting's device, and below them a point for each row."""
+    import altair as alt
+
+    shown = [str(datum["operator"]) for datum in chart.data if datum["macs_per_second"] is not None]
+    look = style.by_operator(chart.operators, shown)
+    placed = (
+        alt.Chart(style.data())
+        .transform_filter("isValid(datum.macs_per_second)")
+        .transform_calculate(
+            rate="2 * datum.macs_per_second",
+            low="2 * datum.low_macs_per_second",
+            high="2 * datum.high_macs_per_second",
+            dense="2 * datum.dense_macs_per_second",
+        )
+    )
+    x = alt.X(
+        "flops_per_byte:Q",
+        title="FLOP in bounds for each compulsory byte",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(format="~g", tickCount=5),
+    )
+    y = alt.Y(
+        "rate:Q",
+        title="FLOP/s in bounds (2 × MAC/s)",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(format="~s", tickCount=5),
+    )
+    points = placed.encode(
+        x=x,
+        y=y,
+        tooltip=[
+            alt.Tooltip("label:N", title="operator"),
+            alt.Tooltip("macs_per_second_text:N", title="rate, in bounds"),
+            alt.Tooltip("low_macs_per_second_text:N", title="95 % from"),
+            alt.Tooltip("high_macs_per_second_text:N", title="to"),
+            alt.Tooltip("attained_share_text:N", title="share of attainable"),
+            alt.Tooltip("flops_per_byte_text:N", title="intensity"),
+            alt.Tooltip("dense_macs_per_second_text:N", title="rate, dense"),
+            alt.Tooltip("note:N"),
+        ],
+    )
+    drawing = alt.layer(
+        *_lines(placed),
+        placed.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .mark_rule(strokeWidth=1.5)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        *style.points(points, look),
+        *(() if crowding.is_crowded(chart.data) else _dense(placed, x, y, look)),
+        *_labels(placed, chart, x, y),
+    )
+    return style.finished(style.one_setting(drawing, chart.settings), chart.reading, height=int(_HEIGHT))
+
+
+def _lines(placed: Any) -> list[Any]:
+    """The slope of memory and the level of arithmetic, each with its number."""
+    ends = (
+        placed.transform_aggregate(
+            least="min(flops_per_byte)",
+            most="max(flops_per_byte)",
+            top="argmax(roof_macs_per_second)",
+            groupby=["setting"],
+        )
+        .transform_calculate(level="2 * datum.top.roof_macs_per_second", bandwidth="datum.top.roof_bytes_per_second")
+        .transform_calculate(meet="datum.level / datum.bandwidth")
+        .transform_calculate(
+            left=f"min(datum.least / 1.5, datum.meet / {_BESIDE})",
+            right=f"max(datum.most * 1.5, datum.meet * {_BESIDE})",
+        )
+    )
+    line = (
+        ends.transform_calculate(at="[datum.left, datum.meet, datum.right]")
+        .transform_flatten(["at"])
+        .transform_calculate(height="min(datum.level, datum.at * datum.bandwidth)")
+        .mark_line(strokeWidth=2, color="currentColor", opacity=0.8)
+        .encode(x="at:Q", y="height:Q", order="at:Q")
+    )
+    slope = (
+        ends.transform_calculate(at="pow(datum.left, 0.35) * pow(datum.meet, 0.65)")
+        .transform_calculate(
+            height="datum.at * datum.bandwidth",
+            words=f"(width > {_NARROW} ? 'copy ' : '') + datum.top.roof_bytes_per_second_text",
+        )
+        .mark_text(align="right", baseline="bottom", dx=-6, dy=-2)
+        .encode(x="at:Q", y="height:Q", text="words:N")
+    )
+    onward = ends.mark_rule(strokeDash=[2, 4], opacity=0.6).encode(x="left:Q", x2="meet:Q", y="level:Q")
+    level = (
+        ends.transform_calculate(
+            words=f"(width > {_NARROW} ? 'matrix product ' : '') + datum.top.roof_macs_per_second_text"
+        )
+        .mark_text(align="left", baseline="bottom", dx=2, dy=-3)
+        .encode(x="left:Q", y="level:Q", text="words:N")
+    )
+    return [line, onward, slope, level]
+
+
+def _dense(placed: Any, x: Any, y: Any, look: Mapping[str, Any]) -> list[Any]:
+    """Where a row would stand if taps on padding counted."""
+    import altair as alt
+
+    counted = placed.transform_filter("datum.dense_macs_per_second > 1.001 * datum.macs_per_second")
+    across, up = alt.X("dense_flops_per_byte:Q"), alt.Y("dense:Q")
+    return [
+        counted.mark_rule(opacity=0.4).encode(x=x, x2="dense_flops_per_byte:Q", y=y, y2="dense:Q"),
+        counted.mark_point(size=25, opacity=0.45).encode(x=across, y=up, **look),
+    ]
+
+
+def _labels(placed: Any, chart: Chart, x: Any, y: Any) -> list[Any]:
+    """The names of points, where there is room for them on a page of ordinary width."""
+    import altair as alt
+
+    looks: dict[crowding.Side, dict[str, Any]] = {
+        "right": {"align": "left", "dx": 8},
+        "left": {"align": "right", "dx": -8},
+        "above": {"align": "center", "dy": -13},
+        "below": {"align": "center", "dy": 13},
+    }
+    keyed = placed.transform_filter(f"width > {_NARROW}").transform_calculate(
+        key_=r"datum.setting + '\n' + datum.label"
+    )
+    sides = _sides(chart)
+    return [
+        keyed.transform_filter(alt.FieldOneOfPredicate(field="key_", oneOf=sides[side]))
+        .mark_text(baseline="middle", **look)
+        .encode(x=x, y=y, text="label:N")
+        for side, look in looks.items()
+        if sides.get(side)
+    ]
+
+
+def _sides(chart: Chart) -> dict[crowding.Side, list[str]]:
+    """Setting and label of the points whose label stands on each side."""
+    found: dict[crowding.Side, list[str]] = {}
+    for setting in chart.settings or (chart.data[0]["setting"],):
+        here = [datum for datum in chart.data if datum["macs_per_second"] is not None and datum["setting"] == setting]
+        spots, height_of_level = _spots(here)
+        words = Box(0, height_of_level, 240, height_of_level + 18)
+        for spot, side in zip(spots, crowding.placed(spots, _WIDTH, [words]), strict=True):
+            if side is not None:
+                found.setdefault(side, []).append(f"{setting}\n{spot.label}")
+    return found
+
+
+def _spots(data: Sequence[Mapping[str, Value]]) -> tuple[list[Spot], float]:
+    """Where the points of one setting come to lie, and the level of arithmetic, on a page of ordinary width."""
+    roof = _roof(data[0])
+    across = [number(datum, "flops_per_byte") for datum in data]
+    up = [number(datum, "macs_per_second") for datum in data]
+    left = min(min(across) / 1.5, roof.balance_flops_per_byte / _BESIDE)
+    right = max(1.5 * max(across), _BESIDE * roof.balance_flops_per_byte)
+    bottom = min(*up, roof.attainable_macs_per_second(left))
+    top = max(*up, roof.macs_per_second)
+
+    def height(rate: float) -> float:
+        return _HEIGHT * math.log(rate / bottom) / math.log(top / bottom)
+
+    spots = [
+        Spot(x=_WIDTH * math.log(x / left) / math.log(right / left), y=height(y), label=str(datum["label"]))
+        for x, y, datum in zip(across, up, data, strict=True)
+    ]
+    return spots, height(roof.macs_per_second)
+
+
+def _roof(datum: Mapping[str, Value]) -> Roof:
+    return Roof(
+        macs_per_second=number(datum, "roof_macs_per_second"),
+        bytes_per_second=number(datum, "roof_bytes_per_second"),
+    )
+
+
+def _datum(material: Material, row: Row) -> dict[str, Value]:
+    datum: dict[str, Value] = dict.fromkeys(field.key for field in _FIELDS)
+    datum |= {
+        "setting": material.setting(row),
+        "label": material.label(row),
+        "operator": row.record.case.name,
+        "implementation": row.record.implementation,
+    }
+    roof = roofs.of_row(row, material.run.header.environment.ceilings)
+    counts, latency, intensity = row.record.counts, row.latency, row.intensity
+    if isinstance(roof, str) or latency is None:
+        return {**datum, "note": roof if isinstance(roof, str) else ""}
+    if counts is None or counts.macs_in_bounds is None:
+        return {**datum, "note": "its MACs in bounds are not known"}
+    if not intensity:
+        return {**datum, "note": "no MACs" if intensity == 0 else "its compulsory bytes are not known"}
+    rate, attainable = counts.macs_in_bounds / latency.median, roof.attainable_macs_per_second(intensity)
+    dense = counts.macs_dense
+    return {
+        **datum,
+        "flops_per_byte": intensity,
+        "macs_per_second": rate,
+        "low_macs_per_second": counts.macs_in_bounds / latency.high or None,
+        "high_macs_per_second": finite(counts.macs_in_bounds / latency.low) if latency.low else None,
+        "attainable_macs_per_second": attainable,
+        "attained_share": rate / attainable,
+        "limit": "memory" if intensity < roof.balance_flops_per_byte else "arithmetic",
+        "dense_flops_per_byte": intensity * dense / counts.macs_in_bounds if dense is not None else None,
+        "dense_macs_per_second": dense / latency.median if dense is not None else None,
+        "roof_macs_per_second": roof.macs_per_second,
+        "roof_bytes_per_second": roof.bytes_per_second,
+        "note": "",
+    }
+
+
+def _finding(material: Material, drawn: Sequence[Row], data: Sequence[Mapping[str, Value]]) -> str:
+    """'Forward: memory limits 3 of 13 rows, those below 8.86 FLOP/byte; … reaches 61 % of what is attainable …'."""
+    setting = next(iter(material.settings(drawn)), material.setting(drawn[0]))
+    here = [datum for datum in data if datum["setting"] == setting and datum["macs_per_second"] is not None]
+    best, worst = (choose(here, key=lambda datum: number(datum, "attained_share")) for choose in (max, min))
+    roof = _roof(best)
+    text = (
+        f"{f'{setting}: ' if setting else ''}memory limits {sum(datum['limit'] == 'memory' for datum in here)} of "
+        f"{len(here)} {'row' if len(here) == 1 else 'rows'}, those below "
+        f"{units.significant(roof.balance_flops_per_byte)} FLOP/byte; {best['label']} reaches "
+        f"{units.percent(number(best, 'attained_share'))} of what is attainable at its intensity"
+    )
+    if worst is not best:
+        text += f", {worst['label']} {units.percent(number(worst, 'attained_share'))}"
+    above = sum(number(datum, "attained_share") > 1 for datum in here)
+    if above:
+        text += f"; {above} of them {'lies' if above == 1 else 'lie'} above the line"
+    absent = [str(datum["note"]) for datum in data if datum["macs_per_second"] is None]
+    return f"{text[0].upper()}{text[1:]}.{roofs.absence(absent)}"
+
+
+def _without_counts(material: Material, data: Sequence[Mapping[str, Value]]) -> str:
+    """Why nothing has a place although there are times and ceilings."""
+    if "counts" not in material.run.header.metrics:
+        return material.to_measure("counts")
+    reasons = roofs.absence(str(datum["note"]) for datum in data)
+    return f"A roofline has a place for cores and layers whose MACs are known; this run has none.{reasons}"
