@@ -27,8 +27,9 @@ READING = (
     "of one fused kernel, which moves nothing but inputs, parameters and output; the waterline bound of the operations "
     "it launches, one after the other, each at the device's best; the time measured, with its 95 % interval. Beside it "
     "stands the efficiency, ideal by measured. Between the two bounds is what fusing the operations could win, from "
-    "the second on what the kernels lose; nobody wins back what lies before the first. Taps on padding do not count. A "
-    "time to the left of a bound was helped by a cache, or the device was slower when its ceilings were measured."
+    "the second on what the kernels lose; nobody wins back what lies before the first. Taps on padding do not count. "
+    "The bounds fetch everything from memory: where what one operation leaves is still in a cache for the next, or "
+    "inputs are from the start, the time is to their left, and fusion can win no more than up to there."
 )
 _FIELDS = (
     Field(key="setting", title="setting"),
@@ -43,7 +44,7 @@ _FIELDS = (
     Field(key="efficiency", title="efficiency: ideal / measured", unit="percent"),
     Field(key="highest_efficiency", title="at most: ideal / waterline", unit="percent"),
     Field(key="reached_share", title="reached: waterline / measured", unit="percent"),
-    Field(key="fusion_ratio", title="fusion: waterline / fused", unit="ratio"),
+    Field(key="fusion_ratio", title="fusion could win", unit="ratio"),
     Field(key="note", title="note"),
 )
 
@@ -90,7 +91,7 @@ def draw(chart: Chart) -> dict[str, Any]:
             start_0="datum.ideal_seconds",
             end_0="datum.fused_seconds",
             start_1="datum.fused_seconds",
-            end_1="datum.waterline_seconds",
+            end_1="min(datum.waterline_seconds, datum.latency_seconds)",
             start_2="datum.waterline_seconds",
             end_2="datum.latency_seconds",
             start_3="isValid(datum.waterline_seconds) ? null : datum.fused_seconds || datum.ideal_seconds",
@@ -137,6 +138,12 @@ def draw(chart: Chart) -> dict[str, Any]:
             ),
         )
     )
+    # A waterline bound that a cache has beaten stands apart.
+    beaten = (
+        base.transform_filter("datum.waterline_seconds > datum.latency_seconds")
+        .mark_rule(strokeDash=[2, 3], opacity=0.6)
+        .encode(x="latency_seconds:Q", x2="waterline_seconds:Q")
+    )
     intervals = (
         base.transform_filter("isValid(datum.low_seconds) && isValid(datum.high_seconds)")
         .mark_rule(strokeWidth=1.5)
@@ -153,7 +160,7 @@ def draw(chart: Chart) -> dict[str, Any]:
         .mark_text(align="left", dx=8)
         .encode(x="edge:Q", text="efficiency_text:N")
     )
-    drawing = crowding.first_bars(alt.layer(segments, intervals, marks, shares, words), "latency_seconds")
+    drawing = crowding.first_bars(alt.layer(segments, beaten, intervals, marks, shares, words), "latency_seconds")
     drawing = drawing.resolve_scale(color="independent", shape="independent")
     return style.finished(style.one_setting(drawing, chart.settings), chart.reading)
 
@@ -192,7 +199,7 @@ def _datum(material: Material, row: Row) -> dict[str, Value]:
         "efficiency": ideal / latency.median,
         "highest_efficiency": ideal / waterline if waterline else None,
         "reached_share": waterline / latency.median if waterline else None,
-        "fusion_ratio": waterline / fused if waterline and fused else None,
+        "fusion_ratio": max(min(waterline, latency.median) / fused, 1) if waterline and fused else None,
         "note": _note(counts),
     }
 
@@ -212,7 +219,7 @@ def _note(counts: Counts) -> str:
     if launches.left_out:
         notes.append(f"waterline without {launches.left_out} further operations")
     if any(each.unknown for each in launches.kinds):
-        notes.append("waterline at least: some operations have no count")
+        notes.append("waterline at least: not all operations can be counted")
     return "; ".join(notes)
 
 
@@ -228,12 +235,9 @@ def _finding(material: Material, judged: Sequence[Row], data: Sequence[Mapping[s
         most, _ = _extremes(here, "fusion_ratio")
         _, loser = _extremes(here, "reached_share")
         parts.append(
-            f"fusion could win most in {most['label']}, whose operations take at least "
-            f"{units.ratio(number(most, 'fusion_ratio'))} the time of one kernel"
-        )
-        parts.append(
-            f"kernels lose most in {loser['label']}, which reaches "
-            f"{units.percent(number(loser, 'reached_share'))} of its waterline bound"
+            f"fusion could win most in {most['label']}, up to {units.ratio(number(most, 'fusion_ratio'))}; "
+            f"kernels lose most in {loser['label']}, which takes "
+            f"{units.ratio(1 / number(loser, 'reached_share'))} its waterline bound"
         )
     text = f"{f'{setting}: ' if setting else ''}{'; '.join(parts)}"
     absent = [str(datum["note"]) for datum in data if datum["latency_seconds"] is None]

@@ -14,7 +14,7 @@ from opbench.report.charts.bounds import Roof, works
 from opbench.report.charts.material import Material
 from opbench.report.charts.model import Chart, Field, Value
 from opbench.report.rows import Row
-from opbench.results import Launch, Launches
+from opbench.results import Counts, Launch, Launches
 
 KIND = "waterline"
 TITLE = "Waterline"
@@ -23,12 +23,14 @@ READING = (
     "as the work it does for each of them, so that its area is its work. At the height of the line the device computes "
     "as fast as it copies. What is below the line and above a bar is water: arithmetic that the device could have done "
     "while the operation waited for memory. An operation without multiply-accumulates is all water. Bars and water "
-    "together are the least time of the sequence; the bars' share of them is the efficiency it can reach at most. "
-    "Fusing operations makes bars narrower and higher. A bar far above the line is drawn with a gap, and its height "
-    "written in it."
+    "together are the least time of the sequence, if everything is fetched from memory; the bars' share of them is the "
+    "efficiency it can reach at most. Fusing operations makes bars narrower and higher. A bar far above the line is "
+    "drawn with a gap, and its height written in it."
 )
 MOST_ROWS, MOST_BARS = 100, 40
 """Rows to choose from; bars of one row before equal ones are drawn as one."""
+_SAME_WORK = 0.02
+"""By how much of them the MACs of the launches may differ from those counted unsaid."""
 _HIGHEST = 3.0
 """How many times as high as the line a bar may be and be drawn whole."""
 _FIELDS = (
@@ -157,11 +159,14 @@ def draw(chart: Chart) -> dict[str, Any]:
     line = whole.mark_rule(strokeWidth=2).encode(x=x, x2="right:Q", y="line:Q")
     says = (
         whole.transform_calculate(
-            words="['waterline at ' + datum.first.balance_flops_per_byte_text,"
+            lines="['waterline at ' + datum.first.balance_flops_per_byte_text,"
             " 'at most ' + datum.first.highest_efficiency_text + ' of the matrix rate:',"
             " datum.first.waterline_seconds_text + ' instead of ' + datum.first.ideal_seconds_text]"
         )
-        .mark_text(align="left", baseline="bottom", dy=-36, lineHeight=15)
+        .transform_calculate(
+            words="split(join(datum.lines, '; ') + (datum.first.note && '; ' + datum.first.note), '; ')"
+        )
+        .mark_text(align="left", baseline="bottom", lineHeight=15, dy={"expr": "9 - 15 * length(datum.words)"})
         .encode(x=x, y=alt.value(0), text="words:N")
     )
     names = (
@@ -208,7 +213,7 @@ def _data(sequence: _Sequence) -> list[dict[str, Value]]:
         "ideal_seconds": ideal,
         "waterline_seconds": whole,
         "highest_efficiency": sequence.highest_efficiency,
-        "note": _note(launches),
+        "note": _note(launches, sequence.row.record.counts),
     }
     data: list[dict[str, Value]] = []
     moved = 0
@@ -241,13 +246,18 @@ def _bars(launches: Launches) -> list[tuple[Launch, int]]:
     return [(launches.kinds[kind], number) for kind, number in Counter(launches.order).items()]
 
 
-def _note(launches: Launches) -> str:
-    """What makes the bound less than it should be."""
+def _note(launches: Launches, counts: Counts | None) -> str:
+    """How the launches differ from what is counted, and what makes the bound less than it should be."""
     notes = []
+    counted = counts.macs_in_bounds if counts else None
+    if counted:
+        share = sum(each.macs_in_bounds for each in launches.in_order) / counted
+        if abs(share - 1) > _SAME_WORK:
+            notes.append(f"launches {units.ratio(share)} the MACs it needs")
     if launches.left_out:
         notes.append(f"{launches.left_out} further launches are not known")
     if any(each.unknown for each in launches.kinds):
-        notes.append("some operations have no count of their MACs")
+        notes.append("not all its operations can be counted")
     return "; ".join(notes)
 
 

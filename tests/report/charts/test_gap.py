@@ -46,10 +46,16 @@ def test_traffic_that_no_kernel_avoids_is_not_fusions() -> None:
 
 def test_the_finding_tells_fusion_from_kernels() -> None:
     assert chart(two()).finding == (
-        "Eager/cuda has the highest efficiency, 80 %, eager the lowest, 12 %; fusion could win most in eager, whose "
-        "operations take at least 2.00× the time of one kernel; kernels lose most in eager, which reaches 25 % of its "
-        "waterline bound."
+        "Eager/cuda has the highest efficiency, 80 %, eager the lowest, 12 %; fusion could win most in eager, up to "
+        "2.00×; kernels lose most in eager, which takes 4.00× its waterline bound."
     )
+
+
+def test_fusion_wins_no_more_than_the_time_there_is() -> None:
+    # What the convolution left was in a cache still: 15 ms where memory would have taken 20.
+    found = chart(with_ceilings(run(judged("cached", [timing(15e-3)], 10**9, 10**8, sequence=MOVES))))
+    assert found.data[0]["fusion_ratio"] == pytest.approx(1.5, rel=1e-3)
+    assert found.data[0]["reached_share"] == pytest.approx(4 / 3, rel=1e-3)
 
 
 def test_without_a_sequence_fusion_and_kernels_are_not_told_apart() -> None:
@@ -70,7 +76,9 @@ def test_no_work_has_no_efficiency_to_speak_of() -> None:
 def test_what_makes_a_bound_too_low_is_noted() -> None:
     short = launches(("aten::mystery", 0, 10**6), left_out=7, unknown=["aten::mystery"])
     found = chart(with_ceilings(run(judged("short", [timing(80e-3)], 10**9, 10**8, sequence=short)))).data[0]
-    assert found["note"] == "waterline without 7 further operations; waterline at least: some operations have no count"
+    assert (
+        found["note"] == "waterline without 7 further operations; waterline at least: not all operations can be counted"
+    )
 
 
 def test_failed_rows_stand_in_their_place_and_are_counted() -> None:

@@ -81,7 +81,9 @@ def test_a_bar_far_above_the_line_is_broken() -> None:
 def test_what_is_unknown_is_noted() -> None:
     short = launches(("aten::mystery", 0, 10**6), left_out=7, unknown=["aten::mystery"])
     found = chart(with_ceilings(run(judged("short", [timing(80e-3)], 10**9, 10**8, sequence=short)))).data[0]
-    assert found["note"] == "7 further launches are not known; some operations have no count of their MACs"
+    assert found["note"] == (
+        "launches 0× the MACs it needs; 7 further launches are not known; not all its operations can be counted"
+    )
 
 
 def test_words_say_what_to_run() -> None:
