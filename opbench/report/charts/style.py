@@ -106,7 +106,7 @@ def by_operator(operators: Sequence[str], shown: Sequence[str] | None = None) ->
     import altair as alt
 
     names = list(dict.fromkeys([*operators, *(shown or ())]))
-    legend = alt.Legend(title=None, values=[name for name in names if shown is None or name in shown])
+    legend = alt.Legend(title=None, symbolOpacity=1, values=[name for name in names if shown is None or name in shown])
     return {
         "color": alt.Color(
             "operator:N", scale=alt.Scale(domain=names, range=_cycled(COLOURS, len(names))), legend=legend
@@ -117,13 +117,13 @@ def by_operator(operators: Sequence[str], shown: Sequence[str] | None = None) ->
     }
 
 
-def points(base: Any, look: Mapping[str, Any]) -> tuple[Any, Any]:
+def points(base: Any, look: Mapping[str, Any], opacity: float = 1) -> tuple[Any, Any]:
     """Points of which the colour and the shape tell the operator: hollow ones are references, filled ones are not."""
     hollow = base.transform_filter("datum.implementation === 'reference'")
     filled = base.transform_filter("datum.implementation !== 'reference'")
     return (
-        hollow.mark_point(filled=False, opacity=1, strokeWidth=2, size=40).encode(**look),
-        filled.mark_point(filled=True, opacity=1, size=55).encode(**look),
+        hollow.mark_point(filled=False, opacity=opacity, strokeWidth=2, size=40).encode(**look),
+        filled.mark_point(filled=True, opacity=opacity, size=55).encode(**look),
     )
 
 
