@@ -69,10 +69,43 @@ FORMATS = {
             written_by="to_csv:csv_text",
         ),
         Format(
+            name="parquet",
+            purpose="the same with a type for each column; into a file or a pipe",
+            suffix=".parquet",
+            written_by="to_parquet:parquet",
+            binary=True,
+            needs=("pyarrow",),
+            extra="parquet",
+        ),
+        Format(
             name="json",
             purpose="the same with the machine and the settings",
             suffix=".json",
             written_by="to_json:json_text",
+        ),
+        Format(
+            name="timm",
+            purpose="CSV with the columns of timm's benchmark results",
+            suffix=".csv",
+            written_by="to_timm:timm_csv",
+        ),
+        Format(
+            name="pytest-benchmark",
+            purpose="one run, for pytest-benchmark compare",
+            suffix=".json",
+            written_by="to_pytest_benchmark:pytest_benchmark",
+        ),
+        Format(
+            name="github-action-benchmark",
+            purpose="one run, for the action's customSmallerIsBetter",
+            suffix=".json",
+            written_by="to_github_action:github_action_benchmark",
+        ),
+        Format(
+            name="bencher",
+            purpose="one run, for bencher run --adapter json",
+            suffix=".json",
+            written_by="to_bencher:bencher",
         ),
     )
 }

@@ -29,10 +29,10 @@ def _field(value: Value) -> str | int | float | None:
         return "true" if value else "false"
     if isinstance(value, list | Mapping):
         return json.dumps(value, allow_nan=False)
-    return _inert(value) if isinstance(value, str) else value
+    return inert(value) if isinstance(value, str) else value
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """One line without control characters; a quote before what a spreadsheet would compute."""
     line = one_line(text)
     return f"'{line}" if line.startswith(_FORMULA_STARTS) else line
