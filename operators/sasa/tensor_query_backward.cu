@@ -5,7 +5,7 @@
 // enough for the sum over taps that slopes, the gradients of the logits, need. All sums are floats. Where slopes become
 // factors they are split into two numbers of 16 bits: they cancel, and roundings of each would be more than the sum's.
 //
-// Predicted bound on an H200 at k = 7: instructions, 2.3 clocks an output at 8 channels and 1.0 at 64; memory asks for
+// Predicted bound on an H200 at k = 7: instructions, 2.4 clocks an output at 8 channels and 1.0 at 64; memory asks for
 // 0.7. See README.md.
 #include "tensor_band.cuh"
 
@@ -169,17 +169,15 @@ __global__ void __launch_bounds__(THREADS) tensor_query_backward(const TensorQue
       two_pairs<T>(factors[0][h], factors[1][h], row);
       two_pairs<T>(factors[0][2 + h], factors[1][2 + h], down[h]);
     }
+    unsigned turned[2][4];
+#pragma unroll
+    for (int part = 0; part < 2; ++part) transpose<T>(turned[part], factors[part], lane);
     if (p.grad_q) {
       multiply_rows<T, D>(sums, factors, embeddings, 8, D * 8, lane);
       const float scale[2] = {1, 1};
       store_pixels<T, D>(map_of<T>(p.grad_q, x, map), sums, scale, x, unit, lane);
     }
-    if (p.partial) {
-      unsigned turned[2][4];
-#pragma unroll
-      for (int part = 0; part < 2; ++part) transpose<T>(turned[part], factors[part], lane);
-      multiply_pixels<T, D>(grad_embeddings, turned, map_of<T>(p.q, x, map), x, unit, lane);
-    }
+    if (p.partial) multiply_pixels<T, D>(grad_embeddings, turned, map_of<T>(p.q, x, map), x, unit, lane);
   }
   if (!p.partial) return;
 
