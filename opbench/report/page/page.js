@@ -183,6 +183,8 @@ async function draw(figure) {
   // On a phone, names leave room for what they name.
   specification.config.axisY.labelLimit = place.clientWidth < NARROW_PIXELS ? 110 : 280;
   const { view } = await vegaEmbed(place, specification, {
+    // Vega's name for errors alone: that some setting leaves a layer without marks is none.
+    logLevel: 1,
     mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true },
   });
   figure.querySelector("[name=setting]")?.addEventListener("change", (event) => {
