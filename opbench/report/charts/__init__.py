@@ -10,14 +10,14 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from opbench.report.charts import gap, heat, latency, memory, pareto, roofline, scaling, waterline
+from opbench.report.charts import gap, heat, latency, memory, pareto, roofline, samples, scaling, waterline
 from opbench.report.charts.material import Material
 from opbench.report.charts.model import Chart, Field, table, told
 
 __all__ = ["Chart", "Field", "Material", "of_run", "specification", "table", "told"]
 
 _KINDS: Mapping[str, ModuleType] = {
-    module.KIND: module for module in (latency, heat, pareto, memory, scaling, roofline, gap, waterline)
+    module.KIND: module for module in (latency, heat, pareto, memory, scaling, roofline, gap, waterline, samples)
 }
 """In the order of a page. Each module has `draw(chart)`, and `chart(material)` or, for several, `charts(material)`."""
 
