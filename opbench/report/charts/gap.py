@@ -16,12 +16,12 @@ from opbench.results import Counts
 KIND = "gap"
 TITLE = "Efficiency gap"
 _WASTES = (
-    "what its traffic costs",
+    "what moving its data costs",
     "what fusion could win",
     "what the kernels lose",
     "fusion's and the kernels' share",
 )
-_TIMES = ("ideal: arithmetic alone", "fused: one kernel", "waterline: its own operations", "measured")
+_TIMES = ("ideal: arithmetic alone", "fused: one kernel", "waterline: its operations", "measured")
 READING = (
     "From left to right for each row: the ideal time, its arithmetic at the device's measured matrix rate; the bound "
     "of one fused kernel, which moves nothing but inputs, parameters and output; the waterline bound of the operations "
@@ -55,16 +55,19 @@ def chart(material: Material) -> Chart:
     judged = [row for row, datum in zip(material.rows, data, strict=True) if datum["latency_seconds"] is not None]
     if not judged:
         return Chart(kind=KIND, title=TITLE, reading=READING, missing=_missing(material, data))
-    known = set(material.settings(judged)) or {material.setting(judged[0])}
-    data = tuple(datum for datum in data if datum["setting"] in known)
+    settings = material.settings(judged)
+    known = settings or (material.setting(judged[0]),)
+    everywhere = material.spread
+    shown = tuple(_datum(everywhere, row) for row in everywhere.rows if everywhere.setting(row) in known)
+    absent = roofs.absence(str(datum["note"]) for datum in data if datum["latency_seconds"] is None)
     return Chart(
         kind=KIND,
         title=TITLE,
         reading=READING,
-        finding=_finding(material, judged, data) + crowding.remark(data),
+        finding=_finding(known[0], shown) + absent + crowding.remark(shown),
         fields=_FIELDS,
-        data=data,
-        settings=material.settings(judged),
+        data=shown,
+        settings=settings,
     )
 
 
@@ -223,25 +226,22 @@ def _note(counts: Counts) -> str:
     return "; ".join(notes)
 
 
-def _finding(material: Material, judged: Sequence[Row], data: Sequence[Mapping[str, Value]]) -> str:
-    """'Forward: convolution/native has the highest efficiency, 92 %; …: fusion could win up to 5.2× (sasa), …'."""
-    setting = next(iter(material.settings(judged)), material.setting(judged[0]))
-    here = [datum for datum in data if datum["setting"] == setting]
+def _finding(setting: str, data: Sequence[Mapping[str, Value]]) -> str:
+    """'Forward: convolution/native has the highest efficiency, 92 %, …; fusion could win most in …, up to 5.2×; …'."""
+    here = [datum for datum in data if datum["setting"] == setting and datum["latency_seconds"] is not None]
     best, worst = _extremes([datum for datum in here if datum["ideal_seconds"]] or here, "efficiency")
     parts = [f"{best['label']} has the highest efficiency, {units.percent(number(best, 'efficiency'))}"]
     if worst is not best:
         parts[0] += f", {worst['label']} the lowest, {units.percent(number(worst, 'efficiency'))}"
-    if any(datum["fusion_ratio"] is not None for datum in here):
+    if any(number(datum, "fusion_ratio") > 1 for datum in here):
         most, _ = _extremes(here, "fusion_ratio")
+        parts.append(f"fusion could win most in {most['label']}, up to {units.ratio(number(most, 'fusion_ratio'))}")
+    if any(0 < number(datum, "reached_share") < 1 for datum in here):
         _, loser = _extremes(here, "reached_share")
-        parts.append(
-            f"fusion could win most in {most['label']}, up to {units.ratio(number(most, 'fusion_ratio'))}; "
-            f"kernels lose most in {loser['label']}, which takes "
-            f"{units.ratio(1 / number(loser, 'reached_share'))} its waterline bound"
-        )
+        lost = units.ratio(1 / number(loser, "reached_share"))
+        parts.append(f"kernels lose most in {loser['label']}, which takes {lost} its waterline bound")
     text = f"{f'{setting}: ' if setting else ''}{'; '.join(parts)}"
-    absent = [str(datum["note"]) for datum in data if datum["latency_seconds"] is None]
-    return f"{text[0].upper()}{text[1:]}.{roofs.absence(absent)}"
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _extremes(data: Sequence[Mapping[str, Value]], key: str) -> tuple[Mapping[str, Value], Mapping[str, Value]]:

@@ -120,7 +120,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     )
     x = alt.X(
         "left:Q",
-        title="bytes read and written, one operation after the other",
+        title="bytes moved, in the order run",
         scale=alt.Scale(nice=False),
         axis=alt.Axis(**_MEBIBYTES),
     )
@@ -284,6 +284,8 @@ def _missing(material: Material) -> str:
         return found
     if "counts" not in material.run.header.metrics:
         return material.to_measure("counts")
+    if all(row.record.case.scope == "network" for row in material.rows):
+        return "A waterline is of a core or a layer, and this run has networks alone: a network launches thousands."
     return (
         "No row of this run says which operations it launches; those of a new run do, but for networks and compiled "
         f"code: {material.command}."

@@ -8,7 +8,7 @@ from opbench.report.charts import Chart, gap
 from opbench.results import Failed
 from opbench.store import Run
 from tests.report.charts.machine import drawn, judged, launches, material, with_ceilings
-from tests.report.made_up import comparison, record, run, timing
+from tests.report.made_up import HOT, comparison, record, run, timing
 
 MOVES = launches(("aten::convolution", 10**9, 50_000_000), ("aten::relu", 0, 100_000_000))
 """10 ms of arithmetic, then 10 ms of moving."""
@@ -86,6 +86,14 @@ def test_failed_rows_stand_in_their_place_and_are_counted() -> None:
     found = chart(with_ceilings(run(judged("eager", [timing(80e-3)], 10**9, 10**8), broken)))
     assert "Not drawn: 1 × crashed: signal 11." in found.finding
     assert "crashed: signal 11" in drawn(found, 320)
+
+
+def test_what_was_never_timed_stands_in_every_setting_and_counts_once() -> None:
+    both = judged("eager", [timing(80e-3), timing(70e-3, HOT)], 10**9, 10**8)
+    found = chart(with_ceilings(run(both, record("broken", Failed(reason="signal 11", status="crashed")))))
+    assert found.settings == ("cold cache", "hot cache")
+    assert [each["setting"] for each in found.data if each["label"] == "broken"] == ["cold cache", "hot cache"]
+    assert "Not drawn: 1 × crashed" in found.finding
 
 
 def test_words_say_what_to_run() -> None:
