@@ -13,9 +13,6 @@ import statistics
 from collections.abc import Sequence
 from itertools import chain
 
-import numpy as np
-
-from opbench import __version__
 from opbench.environment import Environment
 from opbench.plain import one_line
 from opbench.report.benchmarks import Timed, only_section, timed
@@ -34,7 +31,7 @@ def pytest_benchmark(view: View) -> str:
         "commit_info": _commit(environment.commit),
         "benchmarks": [_benchmark(each) for each in timed(section, _FORM)],
         "datetime": environment.captured,
-        "version": f"opbench {__version__}",
+        "version": f"opbench {environment.versions.get('opbench', 'unknown')}",
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
@@ -96,7 +93,8 @@ def _extra(row: Row) -> dict[str, object]:
 
 def stats(data: Sequence[float]) -> dict[str, object]:
     """What pytest-benchmark makes of some samples, by its own definitions."""
-    first, middle, third = map(float, np.quantile(data, (0.25, 0.5, 0.75), method="hazen"))
+    ordered = sorted(data)
+    first, third = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
     mean = statistics.mean(data)
     deviation = statistics.stdev(data) if len(data) > 1 else 0.0
     fences = first - 1.5 * (third - first), third + 1.5 * (third - first)
@@ -108,7 +106,7 @@ def stats(data: Sequence[float]) -> dict[str, object]:
         "mean": mean,
         "stddev": deviation,
         "rounds": len(data),
-        "median": middle,
+        "median": statistics.median(data),
         "iqr": third - first,
         "q1": first,
         "q3": third,
@@ -120,3 +118,11 @@ def stats(data: Sequence[float]) -> dict[str, object]:
         "ops": 1 / mean if mean else 0.0,
         "total": sum(data),
     }
+
+
+def _quantile(ordered: Sequence[float], fraction: float) -> float:
+    """Hazen's: the i-th of n values, counted from 1, stands at (i - 1/2) / n."""
+    place = min(max(len(ordered) * fraction - 0.5, 0), len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
