@@ -31,6 +31,8 @@ ORDERS: tuple[Order, ...] = ("forward", "reverse", "random")
 """In which order the threads of a block are given their turns."""
 
 _FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-DOPBENCH_ON_CPU")
+_KERNEL = ("-nostdinc++", "-DON_CPU_KERNEL")
+"""A kernel includes nothing of the C++ library, as with NVRTC: reading that takes longer than compiling a kernel."""
 _SANITIZE = ("-fsanitize=address", "-g1")
 
 
@@ -174,7 +176,7 @@ def _entry(source: Source, kernel: str, digest: str) -> ctypes._NamedFuncPointer
 def _built(source: Source, kernel: str, *, sanitized: bool) -> Path:
     """Compile a kernel into a library, or into a program where it is to be sanitized."""
     runtime = _runtime(sanitized)
-    flags = [*_FLAGS, *(_SANITIZE if sanitized else ("-shared",))]
+    flags = [*_FLAGS, *_KERNEL, *(_SANITIZE if sanitized else ("-shared",))]
     folders = [f"-I{folder}" for folder in (*source.folders, CPU_FOLDER)]
     unit = f'#include "{source.path}"\nON_CPU_ENTRY({kernel})\n'
 

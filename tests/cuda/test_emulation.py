@@ -250,3 +250,29 @@ def test_votes_and_shuffles(source: Path) -> None:
     assert torch.equal(y[1], torch.full((32,), 11.0))
     assert torch.equal(y[2], torch.cat([x[4:], x[28:]]))
     assert torch.equal(y[3], torch.full((32,), 31.0))
+
+
+ONE_FLOAT = """
+    abs acos acosh asin asinh atan atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor lgamma log log10 log1p
+    log2 nearbyint rint round sin sinh sqrt tan tanh tgamma trunc
+"""
+TWO_FLOATS = "atan2 copysign fdim fmax fmin fmod hypot pow remainder"
+
+
+def test_functions_of_floats_give_floats_as_in_cuda(source: Path) -> None:
+    """The value too: that of the function named with an f."""
+    calls = [(f"{name}(x)", f"{'fabs' if name == 'abs' else name}f(x)") for name in ONE_FLOAT.split()]
+    calls += [(f"{name}(x, 2.5f)", f"{name}f(x, 2.5f)") for name in TWO_FLOATS.split()]
+    calls += [("fma(x, x, 1.0f)", "fmaf(x, x, 1.0f)"), ("ldexp(x, 3)", "8 * x")]
+    body = "const float x = static_cast<const float*>(p.x)[threadIdx.x];\nint wrong = 0;\n" + "".join(
+        f'static_assert(sizeof({call}) == 4, "{call}");\nwrong += !isnan({same}) && {call} != {same};\n'
+        for call, same in calls
+    )
+    whole = "wrong += abs(-7) != 7 || abs(-7ll << 33) != 7ll << 33 || abs(-0.5) != 0.5 || sizeof(exp(1.0)) != 8;\n"
+    what = launch(source, body + whole + "static_cast<float*>(p.y)[threadIdx.x] = wrong;", threads=4)
+    assert torch.equal(result(what, torch.tensor([0.3, 0.75, 1.5, -2.5])), torch.zeros(4))
+
+
+def test_a_header_of_cpp_is_refused_as_by_nvrtc(source: Path) -> None:
+    with pytest.raises(CompileError, match="vector"):
+        result(launch(source, "}\n#include <vector>\n__device__ void g() {"), torch.zeros(1))

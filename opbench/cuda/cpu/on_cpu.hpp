@@ -157,6 +157,63 @@ inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 inline long long min(long long a, long long b) { return a < b ? a : b; }
 inline long long max(long long a, long long b) { return a > b ? a : b; }
+#ifdef ON_CPU_KERNEL
+// Reading the C++ library's <math.h> would take longer than compiling a kernel. In C's, these are for double alone.
+#define ON_CPU_FLOAT_1(name) \
+  inline float name(float x) { return __builtin_##name##f(x); }
+#define ON_CPU_FLOAT_2(name) \
+  inline float name(float x, float y) { return __builtin_##name##f(x, y); }
+ON_CPU_FLOAT_1(acos)
+ON_CPU_FLOAT_1(acosh)
+ON_CPU_FLOAT_1(asin)
+ON_CPU_FLOAT_1(asinh)
+ON_CPU_FLOAT_1(atan)
+ON_CPU_FLOAT_1(atanh)
+ON_CPU_FLOAT_1(cbrt)
+ON_CPU_FLOAT_1(ceil)
+ON_CPU_FLOAT_1(cos)
+ON_CPU_FLOAT_1(cosh)
+ON_CPU_FLOAT_1(erf)
+ON_CPU_FLOAT_1(erfc)
+ON_CPU_FLOAT_1(exp)
+ON_CPU_FLOAT_1(exp2)
+ON_CPU_FLOAT_1(expm1)
+ON_CPU_FLOAT_1(fabs)
+ON_CPU_FLOAT_1(floor)
+ON_CPU_FLOAT_1(lgamma)
+ON_CPU_FLOAT_1(log)
+ON_CPU_FLOAT_1(log10)
+ON_CPU_FLOAT_1(log1p)
+ON_CPU_FLOAT_1(log2)
+ON_CPU_FLOAT_1(nearbyint)
+ON_CPU_FLOAT_1(rint)
+ON_CPU_FLOAT_1(round)
+ON_CPU_FLOAT_1(sin)
+ON_CPU_FLOAT_1(sinh)
+ON_CPU_FLOAT_1(sqrt)
+ON_CPU_FLOAT_1(tan)
+ON_CPU_FLOAT_1(tanh)
+ON_CPU_FLOAT_1(tgamma)
+ON_CPU_FLOAT_1(trunc)
+ON_CPU_FLOAT_2(atan2)
+ON_CPU_FLOAT_2(copysign)
+ON_CPU_FLOAT_2(fdim)
+ON_CPU_FLOAT_2(fmax)
+ON_CPU_FLOAT_2(fmin)
+ON_CPU_FLOAT_2(fmod)
+ON_CPU_FLOAT_2(hypot)
+ON_CPU_FLOAT_2(pow)
+ON_CPU_FLOAT_2(remainder)
+#undef ON_CPU_FLOAT_1
+#undef ON_CPU_FLOAT_2
+inline float fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+inline float ldexp(float x, int exponent) { return __builtin_ldexpf(x, exponent); }
+inline float abs(float x) { return __builtin_fabsf(x); }
+inline double abs(double x) { return __builtin_fabs(x); }
+inline int abs(int x) { return __builtin_abs(x); }
+inline long abs(long x) { return __builtin_labs(x); }
+inline long long abs(long long x) { return __builtin_llabs(x); }
+#endif
 inline float rsqrtf(float value) { return 1.0f / sqrtf(value); }
 inline float __expf(float value) { return expf(value); }
 inline float __logf(float value) { return logf(value); }
