@@ -53,11 +53,9 @@ _BESIDE = 4.0
 def chart(material: Material) -> Chart:
     """Make the chart of the rates that a run's rows reach."""
     data = tuple(_datum(material, row) for row in material.rows)
-    placed = [datum for datum in data if datum["macs_per_second"] is not None]
-    missing = roofs.missing(material)
-    if not placed:
-        return Chart(kind=KIND, title=TITLE, reading=READING, missing=missing or _without_counts(material, data))
     drawn = [row for row, datum in zip(material.rows, data, strict=True) if datum["macs_per_second"] is not None]
+    if not drawn:
+        return Chart(kind=KIND, title=TITLE, reading=READING, missing=_missing(material, data))
     return Chart(
         kind=KIND,
         title=TITLE,
@@ -88,13 +86,13 @@ def draw(chart: Chart) -> dict[str, Any]:
     x = alt.X(
         "flops_per_byte:Q",
         title="FLOP in bounds for each compulsory byte",
-        scale=alt.Scale(type="log", nice=False),
+        scale=alt.Scale(type="log", nice=False, padding=9),
         axis=alt.Axis(format="~g", tickCount=5),
     )
     y = alt.Y(
         "rate:Q",
         title="FLOP/s in bounds (2 × MAC/s)",
-        scale=alt.Scale(type="log", nice=False),
+        scale=alt.Scale(type="log", nice=False, padding=9),
         axis=alt.Axis(format="~s", tickCount=5),
     )
     points = placed.encode(
@@ -297,9 +295,9 @@ def _finding(material: Material, drawn: Sequence[Row], data: Sequence[Mapping[st
     return f"{text[0].upper()}{text[1:]}.{roofs.absence(absent)}"
 
 
-def _without_counts(material: Material, data: Sequence[Mapping[str, Value]]) -> str:
-    """Why nothing has a place although there are times and ceilings."""
-    if "counts" not in material.run.header.metrics:
-        return material.to_measure("counts")
+def _missing(material: Material, data: Sequence[Mapping[str, Value]]) -> str:
+    found = roofs.missing(material)
+    if found or "counts" not in material.run.header.metrics:
+        return found or material.to_measure("counts")
     reasons = roofs.absence(str(datum["note"]) for datum in data)
     return f"A roofline has a place for cores and layers whose MACs are known; this run has none.{reasons}"
