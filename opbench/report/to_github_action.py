@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from opbench import units
 from opbench.plain import one_line
 from opbench.report.benchmarks import Timed, only_section, sized, timed
 from opbench.report.labels import hardware
@@ -36,9 +37,13 @@ def _latency(benchmark: Timed, section: Section) -> dict[str, str | float]:
         "name": benchmark.name,
         "unit": "ns",
         "value": 1e9 * latency.median,
-        "range": f"95 % interval {1e9 * latency.low:.6g} to {1e9 * latency.high:.6g}",
+        "range": f"95 % interval {_number(latency.low)} to {_number(latency.high)}",
         "extra": f"median of {processes}\n{_machine(section)}",
     }
+
+
+def _number(seconds: float) -> str:
+    return units.significant(1e9 * seconds, 6)
 
 
 def _machine(section: Section) -> str:
