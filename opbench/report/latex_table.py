@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opbench.report.latex_columns import Laid, laid
-from opbench.report.model import Cell, Table
+from opbench.report.model import Table
 
 PAGE_WIDTH = 124
 """Characters of footnote size that fit beside each other, the room between columns included."""
@@ -38,10 +38,12 @@ class Part:
 def parts(table: Table) -> Iterator[Part]:
     """Cut a table by columns, then by rows; what names the rows is in every part."""
     noted = _notes_as_footnotes(table)
-    columns = laid(noted)
-    for chosen in _by_width(columns):
+    for chosen in _by_width(laid(noted)):
+        indices = [column.index for column in chosen]
         for rows in _by_height(noted):
-            yield _part(noted, chosen, rows)
+            numbered = _numbered(noted, indices, rows)
+            columns = laid(numbered)
+            yield _part(numbered, [columns[index] for index in indices], rows)
 
 
 def _notes_as_footnotes(table: Table) -> Table:
@@ -59,7 +61,7 @@ def _notes_as_footnotes(table: Table) -> Table:
         if text:
             said = text if title == "notes" else f"{title}: {text}"
             marks.append(known.setdefault(said, _superscript(len(known) + 1)))
-        first = Cell(text=first.text, mark=" ".join(filter(None, marks)), best=first.best)
+        first = replace(first, mark=" ".join(filter(None, marks)))
         rows.append((first, *(cell for index, cell in enumerate(row[1:], start=1) if index != notes)))
     return Table(
         title=table.title,
@@ -71,6 +73,23 @@ def _notes_as_footnotes(table: Table) -> Table:
 
 def _superscript(number: int) -> str:
     return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _numbered(table: Table, columns: Sequence[int], rows: slice) -> Table:
+    """The same table with the footnotes that some of its cells have, numbered from 1 as one reads."""
+    marks: dict[str, str] = {}
+    for row in table.rows[rows]:
+        for mark in (mark for index in columns for mark in row[index].mark.split()):
+            marks.setdefault(mark, _superscript(len(marks) + 1))
+    texts = dict(table.footnotes)
+    return replace(
+        table,
+        rows=tuple(
+            tuple(replace(cell, mark=" ".join(marks.get(mark, "") for mark in cell.mark.split())) for cell in row)
+            for row in table.rows
+        ),
+        footnotes=tuple((new, texts[old]) for old, new in marks.items()),
+    )
 
 
 def _by_width(columns: Sequence[Laid]) -> Iterator[list[Laid]]:
@@ -127,10 +146,9 @@ def _part(table: Table, columns: Sequence[Laid], rows: slice) -> Part:
         r"\end{tabular}",
     ]
     cells = [row[column.index] for row in table.rows[rows] for column in columns]
-    marks = {mark for cell in cells for mark in cell.mark.split()}
     return Part(
         lines=tuple(lines),
-        footnotes=tuple((mark, text) for mark, text in table.footnotes if mark in marks),
+        footnotes=table.footnotes,
         dimensions=frozenset(column.dimension for column in columns),
         keys=frozenset(table.columns[column.index].key for column in columns),
         best=any(cell.best for cell in cells),

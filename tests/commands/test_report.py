@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from opbench import formats, store
+from opbench.cli import main
 from opbench.commands import job_summary
 from opbench.errors import OpbenchError
 from opbench.formats import FORMATS, Format
@@ -34,18 +39,30 @@ def stored_run(tmp_path: Path) -> Path:
     return kept(comparison(), tmp_path / "a run")
 
 
-def opbench(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    known = {name: value for name, value in os.environ.items() if name != job_summary.VARIABLE}
-    call = "import sys; from opbench.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", call, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**known, **variables})
+@dataclass(frozen=True)
+class Answer:
+    """What a command that ran in this process left behind."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def opbench(*arguments: str | Path, **variables: str) -> Answer:
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as left:
+            main([*map(str, arguments)])
+    return Answer(int(left.value.code or 0), output.getvalue(), errors.getvalue())
 
 
 # Formats
 
 
 def test_help_lists_every_format_with_its_purpose() -> None:
-    lines = [" ".join(line.split()) for line in opbench("report", "--help").stdout.splitlines()]
+    lines = [" ".join(line.split()) for line in opbench("report", "--help").output.splitlines()]
     for each in FORMATS.values():
         assert f"{each.name} {each.purpose}" in lines
 
@@ -58,15 +75,15 @@ def test_a_file_holds_what_standard_output_would(form: str, stored: Path, tmp_pa
     output = tmp_path / f"report{FORMATS[form].suffix}"
     printed = opbench("report", stored, "--format", form)
     written = opbench("report", stored, "--format", form, "-o", output)
-    assert (printed.returncode, printed.stderr) == (written.returncode, written.stderr) == (0, "")
-    assert written.stdout == ""
-    assert output.read_text(encoding="utf-8") == printed.stdout
+    assert (printed.status, printed.errors) == (written.status, written.errors) == (0, "")
+    assert written.output == ""
+    assert output.read_text(encoding="utf-8") == printed.output
 
 
 def test_bytes_go_into_a_file_and_a_pipe(stored: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     output = tmp_path / "report.parquet"
-    assert opbench("report", stored, "--format", "parquet", "-o", output).returncode == 0
+    assert opbench("report", stored, "--format", "parquet", "-o", output).status == 0
     call = f"from opbench.cli import main; main(['report', {str(stored)!r}, '--format', 'parquet'])"
     piped = subprocess.run([sys.executable, "-c", call], capture_output=True, check=True).stdout
     assert piped == output.read_bytes()
@@ -102,12 +119,15 @@ def test_a_package_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("package", sorted({package for each in FORMATS.values() for package in each.needs}))
-def test_without_a_package_the_command_ends_in_one_line(package: str, stored: Path, tmp_path: Path) -> None:
+def test_without_a_package_the_command_ends_in_one_line(
+    package: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     form = next(each for each in FORMATS.values() if package in each.needs)
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
-    done = opbench("report", stored, "--format", form.name, "-o", tmp_path / "x", PYTHONPATH=str(tmp_path))
-    assert done.returncode == 2
-    assert done.stderr == (
+    for each in form.needs:
+        monkeypatch.setitem(sys.modules, each, None if each == package else ModuleType(each))
+    done = opbench("report", stored, "--format", form.name, "-o", tmp_path / "x")
+    assert done.status == 2
+    assert done.errors == (
         f"opbench: --format {form.name} needs {package}, which is not installed; pip install 'opbench[{form.extra}]'\n"
     )
     assert not (tmp_path / "x").exists()
@@ -128,15 +148,15 @@ def test_without_a_package_the_command_ends_in_one_line(package: str, stored: Pa
 )
 def test_what_cannot_be_written_is_one_message(arguments: list[str], hint: str, stored: Path) -> None:
     done = opbench("report", stored, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert hint in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+    assert (done.status, done.output) == (2, "")
+    assert hint in " ".join(done.errors.split())
+    assert "Traceback" not in done.errors
 
 
 def test_an_export_of_several_runs_is_refused(stored: Path, tmp_path: Path) -> None:
     done = opbench("report", stored, kept(scan(), tmp_path / "other"), "--format", "bencher")
-    assert done.returncode == 2
-    assert "--format bencher holds one run; write a file for each DIR" in done.stderr
+    assert done.status == 2
+    assert "--format bencher holds one run; write a file for each DIR" in done.errors
 
 
 # The job summary
@@ -145,13 +165,13 @@ def test_an_export_of_several_runs_is_refused(stored: Path, tmp_path: Path) -> N
 def test_reports_for_people_are_appended_to_the_job_summary(stored: Path, tmp_path: Path) -> None:
     summary = tmp_path / "summary.md"
     summary.write_text("# Before")
-    assert opbench("report", stored, GITHUB_STEP_SUMMARY=str(summary)).returncode == 0
+    assert opbench("report", stored, GITHUB_STEP_SUMMARY=str(summary)).status == 0
     text = summary.read_text()
     assert text.startswith("# Before\n\n# A made-up comparison\n")
     assert (
         opbench(
             "report", stored, "--format", "markdown", "-o", tmp_path / "x.md", GITHUB_STEP_SUMMARY=str(summary)
-        ).returncode
+        ).status
         == 0
     )
     assert summary.read_text().count("# A made-up comparison\n") == 2
@@ -172,10 +192,10 @@ def test_a_report_that_went_to_the_summary_is_not_there_twice(stored: Path, tmp_
 @pytest.mark.parametrize("place", ["", "nowhere/summary.md"])
 def test_a_summary_that_cannot_be_written_is_a_warning(place: str, stored: Path, tmp_path: Path) -> None:
     done = opbench("report", stored, GITHUB_STEP_SUMMARY=str(tmp_path / place))
-    assert done.returncode == 0
-    assert done.stderr.startswith("opbench: warning: cannot write the job summary ")
-    assert done.stderr.count("\n") == 1
-    assert "convolution" in done.stdout
+    assert done.status == 0
+    assert done.errors.startswith("opbench: warning: cannot write the job summary ")
+    assert done.errors.count("\n") == 1
+    assert "convolution" in done.output
 
 
 def test_a_long_report_is_cut_after_a_line_and_says_where_the_rest_is() -> None:
@@ -195,11 +215,11 @@ def test_a_full_summary_stays_as_it_is(stored: Path, tmp_path: Path) -> None:
     summary = tmp_path / "summary.md"
     summary.write_bytes(b"x" * job_summary.LIMIT_BYTES)
     done = opbench("report", stored, GITHUB_STEP_SUMMARY=str(summary))
-    assert done.returncode == 0
-    assert "the job summary is full" in done.stderr
+    assert done.status == 0
+    assert "the job summary is full" in done.errors
     assert summary.stat().st_size == job_summary.LIMIT_BYTES
 
 
 def test_json_on_standard_output_is_json_in_a_job_too(stored: Path, tmp_path: Path) -> None:
     done = opbench("report", stored, "--format", "json", GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
-    assert json.loads(done.stdout)
+    assert json.loads(done.output)

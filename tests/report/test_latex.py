@@ -188,3 +188,10 @@ def test_hostile_names_and_reasons_keep_the_shape_of_the_tables(name: str, reaso
         head, body = part[part.index(r"\toprule") : part.index(r"\bottomrule")].split(r"\midrule")
         rows = [row for row in (head + body).split("\\\\\n") if row.strip()]
         assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
+
+
+def test_footnotes_of_each_table_are_numbered_from_one() -> None:
+    for part in latex(report.view([comparison()])).split(r"\begin{table}")[1:]:
+        below = part.split(r"\end{tabular}")[1].split(r"\end{table}")[0]
+        numbers = re.findall(r"^\\textsuperscript\{(\d+)\}", below, re.MULTILINE)
+        assert numbers == [str(index) for index in range(1, len(numbers) + 1)]
