@@ -7,17 +7,36 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 from opbench.measure.power_law import FEWEST_POINTS, Crossover, Difference, PowerLaw, crossovers, fit
 from opbench.report import keys
 from opbench.report.axes import Axis, extent, lines, longest, names, parameter, set_by_the_suite
 from opbench.report.charts.material import is_doubtful
+from opbench.report.charts.model import Unit
 from opbench.report.columns import memory_source
 from opbench.report.groups import peak_bytes
 from opbench.report.rows import Row
 
 Reading = tuple[float, float, float]
 """A value with the ends of its interval."""
+
+
+class Quantity(NamedTuple):
+    """What grows."""
+
+    variant: str
+    title: str
+    key: str
+    """Of the field that holds it."""
+    unit: Unit
+    words: str
+    less: str
+    more: str
+
+
+LATENCY = Quantity("latency", "Latency", "latency_seconds", "seconds", "time", "faster", "slower")
+MEMORY = Quantity("memory", "Peak memory", "peak_bytes", "bytes", "peak memory", "smaller", "larger")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +48,13 @@ class Point:
     value: float
     low: float
     high: float
+    doubtful: bool
+    """Whether its interval cannot be trusted."""
 
     @cached_property
     def half_width(self) -> float:
         """Relative, of the wider half of the interval; infinite where the interval cannot be trusted."""
-        if not (self.low > 0 and math.isfinite(self.high)) or is_doubtful(self.row):
+        if self.doubtful or not (self.low > 0 and math.isfinite(self.high)):
             return math.inf
         return max(math.log(self.high / self.value), math.log(self.value / self.low))
 
@@ -122,7 +143,7 @@ def growths(
         made = [
             Line(label=label, points=points)
             for label, line in zip(labels, along, strict=True)
-            if (points := tuple(sorted(_points(line.values(), axis, read), key=lambda point: point.x)))
+            if (points := _points(line.values(), axis, read, by_policy))
         ]
         if any(line.law for line in made):
             found.append((values, group, tuple(made)))
@@ -177,12 +198,15 @@ def _numbers_of(name: str) -> Axis:
     return Axis(name, point, axis.fixed)
 
 
-def _points(rows: Iterable[Row], axis: Axis, read: Callable[[Row], Reading | None]) -> Iterator[Point]:
+def _points(rows: Iterable[Row], axis: Axis, read: Callable[[Row], Reading | None], timed: bool) -> tuple[Point, ...]:
+    """The rows that have a value, in the order of the axis; only times can be doubtful."""
+    found = []
     for row in rows:
         x, reading = axis.point(row), read(row)
         if isinstance(x, int | float) and reading:
             value, low, high = reading
-            yield Point(row=row, x=x, value=value, low=low, high=high)
+            found.append(Point(row=row, x=x, value=value, low=low, high=high, doubtful=timed and is_doubtful(row)))
+    return tuple(sorted(found, key=lambda point: point.x))
 
 
 def _crossed(first: Line, second: Line) -> Iterator[Crossed]:

@@ -35,7 +35,7 @@ MOST_DOWN = 60
 MOST_DOUBLINGS = 4
 """Ratios beyond 16× and 0.0625× all have the colour of these."""
 STEP = 24
-LETTERS_ACROSS = 55
+LETTERS_ACROSS, LETTERS_ACROSS_NARROW = 55, 20
 _MARKS = {Skipped: "–", Wrong: "✗", Failed: "!"}
 _NO_RATIO = "?"
 _FIELDS = (
@@ -103,7 +103,7 @@ def draw(chart: Chart) -> dict[str, Any]:
                 sort=None,
                 title=None,
                 scale=alt.Scale(paddingInner=0.06),
-                axis=alt.Axis(labelLimit=230, ticks=False, domain=False),
+                axis=_names(),
             ),
             tooltip=[
                 alt.Tooltip("label:N", title="operator"),
@@ -123,8 +123,8 @@ def draw(chart: Chart) -> dict[str, Any]:
             title=f"time ÷ {chart.facts['baseline']}",
             labelExpr=f"{beyond} + format(pow(2, datum.value), '~r') + '×'",
             values=[-most, 0, most],
-            gradientLength=200,
-            titleLimit=300,
+            gradientLength=style.on_narrow_pages(110, 200),
+            titleLimit=style.on_narrow_pages(150, 300),
         ),
     )
     compared = base.transform_filter("isValid(datum.ratio_to_baseline)")
@@ -228,13 +228,28 @@ def _heading(texts: Sequence[str]) -> Any:
     """The axis above the cells, with its texts slanted where they would not stand side by side."""
     import altair as alt
 
-    longest = max(map(len, texts), default=0)
-    slanted = longest * len(texts) > LETTERS_ACROSS
+    letters = max(map(len, texts), default=0) * len(texts)
+    slanted = f"{letters} > ({style.NARROW} ? {LETTERS_ACROSS_NARROW} : {LETTERS_ACROSS})"
     return alt.Axis(
         orient="top",
-        labelAngle=-35 if slanted else 0,
-        labelAlign="left" if slanted else "center",
+        labelAngle=alt.expr(f"{slanted} ? -35 : 0"),
+        labelAlign=alt.expr(f"{slanted} ? 'left' : 'center'"),
         labelLimit=170,
+        ticks=False,
+        domain=False,
+    )
+
+
+def _names() -> Any:
+    """The axis beside the cells, which on a narrow page writes the implementation below the operator."""
+    import altair as alt
+
+    lines = "split(replace(datum.label, '/', ' /'), ' ')"
+    return alt.Axis(
+        labelExpr=f"{style.NARROW} ? {lines} : datum.label",
+        labelFontSize=style.on_narrow_pages(11, 12),
+        labelLineHeight=11,
+        labelLimit=style.on_narrow_pages(140, 230),
         ticks=False,
         domain=False,
     )

@@ -72,10 +72,7 @@ class _Point(NamedTuple):
 
 def charts(material: Material) -> tuple[Chart, ...]:
     """Make a chart of each count against each measurement that the run has."""
-    tolls = (
-        (_LATENCY, material.rows, latency),
-        (_MEMORY, _once(material.rows), peak(material.rows)),
-    )
+    tolls = ((_LATENCY, material.rows, latency), (_MEMORY, _once(material.rows), peak(material.rows)))
     made = (
         _chart(material, cost, toll, points, rows)
         for toll, rows, read in tolls
@@ -100,7 +97,7 @@ def draw(chart: Chart) -> dict[str, Any]:
             "place:Q",
             title=cost.words,
             scale=alt.Scale(type="log", nice=False, padding=24),
-            axis=alt.Axis(values=_ticks(chart, cost.key), labelExpr=style.COUNTS, grid=False),
+            axis=alt.Axis(values=_ticks(chart, cost.key), labelExpr=style.COUNTS, labelBound=True, grid=False),
         ),
         y=alt.Y(
             f"{toll.key}:Q",
@@ -134,7 +131,9 @@ def draw(chart: Chart) -> dict[str, Any]:
     # No point lies to the left of and below one of the front, so that is the place for its name.
     fits = f"scale('x', datum.place) > {LETTER} * length(datum.name)"
     names = base.transform_filter("datum.name !== ''").mark_text(
-        dy=13, limit=LONGEST, align=alt.expr(f"{fits} ? 'right' : 'left'")
+        dy=13,
+        limit=alt.expr(f"{fits} ? {LONGEST} : min({LONGEST}, width - scale('x', datum.place))"),
+        align=alt.expr(f"{fits} ? 'right' : 'left'"),
     )
     bounds = base.transform_filter("datum.bound === '≥'").mark_point(
         shape="triangle-right", fill="currentColor", stroke=None, xOffset=13, size=45, opacity=1

@@ -5,16 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from opbench.plain import plain
 from opbench.report.axes import Axis
 from opbench.report.charts import style
-from opbench.report.charts.growth import Crossed, Growth, Line, Point, axes, growths, latency, peak
+from opbench.report.charts.growth import (
+    LATENCY,
+    MEMORY,
+    Crossed,
+    Growth,
+    Line,
+    Point,
+    Quantity,
+    axes,
+    growths,
+    latency,
+    peak,
+)
+from opbench.report.charts.growth_words import MOST_CROSSOVERS, finding, interval, number, printed
 from opbench.report.charts.line_ends import labels_at
 from opbench.report.charts.material import Material, ends
-from opbench.report.charts.model import Chart, Field, Unit, Value, text
-from opbench.report.charts.roofs import absence
+from opbench.report.charts.model import Chart, Field, Value
+from opbench.report.charts.names import LETTER
 from opbench.report.words import outcome_in_words
 
 KIND = "scaling"
@@ -26,27 +39,9 @@ READING = (
     "references. A cross is where two lines change places, if their intervals are certain about it on either side."
 )
 HEIGHT = 320
-MOST_NAMED = 3
-"""Crossovers that the finding names."""
-MOST_CROSSOVERS = 60
-"""Crossovers that the data hold: lines that wind around each other have thousands."""
+AXIS_PIXELS = 35
+"""Half of the axis beside the plot; as much stands between a line and its label."""
 END_LIMIT = 24
-
-
-class _Quantity(NamedTuple):
-    """What grows."""
-
-    variant: str
-    title: str
-    key: str
-    unit: Unit
-    words: str
-    less: str
-    more: str
-
-
-_LATENCY = _Quantity("latency", "Latency", "latency_seconds", "seconds", "time", "faster", "slower")
-_MEMORY = _Quantity("memory", "Peak memory", "peak_bytes", "bytes", "peak memory", "smaller", "larger")
 
 
 def charts(material: Material) -> tuple[Chart, ...]:
@@ -55,8 +50,8 @@ def charts(material: Material) -> tuple[Chart, ...]:
         _chart(quantity, axis, found)
         for axis in axes(material.rows)
         for quantity, found in (
-            (_LATENCY, growths(material.spread.rows, axis, latency)),
-            (_MEMORY, growths(material.rows, axis, peak(material.rows), by_policy=False)),
+            (LATENCY, growths(material.spread.rows, axis, latency)),
+            (MEMORY, growths(material.rows, axis, peak(material.rows), by_policy=False)),
         )
         if found
     )
@@ -67,7 +62,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     """Draw lines through measured points, with the exponent beside the last."""
     import altair as alt
 
-    quantity = _MEMORY if chart.facts["quantity"] == _MEMORY.variant else _LATENCY
+    quantity = MEMORY if chart.facts["quantity"] == MEMORY.variant else LATENCY
     measured = alt.datum.what == "measured"
     places = sorted(
         {datum["at"] for datum in chart.data if isinstance(datum["at"], int | float) and datum["what"] == "measured"}
@@ -76,18 +71,18 @@ def draw(chart: Chart) -> dict[str, Any]:
     low, high = _domain(chart.data, quantity)
     axis = (
         alt.Axis(values=style.decimal_ticks(low, high), labelExpr=style.SECONDS)
-        if quantity is _LATENCY
+        if quantity is LATENCY
         else alt.Axis(values=style.binary_ticks(low, high), labelExpr=style.BINARY)
     )
     x = alt.X(
         "at:Q",
         title=str(chart.facts["axis"]).replace("_", " "),
-        scale=alt.Scale(type="log", domain=[places[0], places[-1] * (places[-1] / places[0]) ** 0.2], nice=False),
+        scale=alt.Scale(type="log", domainMin=places[0], domainMax=alt.expr(_end(chart, places)), nice=False),
         axis=alt.Axis(values=places, labelExpr="format(datum.value, '~r')", labelOverlap="greedy", grid=False),
     )
     y = alt.Y(
         f"{quantity.key}:Q",
-        title="time of a call" if quantity is _LATENCY else "peak memory",
+        title="time of a call" if quantity is LATENCY else "peak memory",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=axis,
     )
@@ -120,7 +115,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     return style.finished(style.one_setting(drawing, chart.settings), chart.reading, height=HEIGHT)
 
 
-def _chart(quantity: _Quantity, axis: Axis, found: Sequence[Growth]) -> Chart:
+def _chart(quantity: Quantity, axis: Axis, found: Sequence[Growth]) -> Chart:
     name = plain(axis.name, 60)
     values = [point.value for growth in found for line in growth.lines for point in line.points]
     span = math.log(max(values) / min(values)) or 1.0
@@ -129,7 +124,7 @@ def _chart(quantity: _Quantity, axis: Axis, found: Sequence[Growth]) -> Chart:
         variant=f"{axis.name}-{quantity.variant}",
         title=f"{quantity.title} by {name.replace('_', ' ')}",
         reading=READING,
-        finding=_finding(quantity, name, found),
+        finding=finding(quantity, name, found),
         fields=_fields(quantity, name),
         data=(
             *(datum for growth in found for datum in _of_lines(quantity, growth, span)),
@@ -142,7 +137,7 @@ def _chart(quantity: _Quantity, axis: Axis, found: Sequence[Growth]) -> Chart:
     )
 
 
-def _fields(quantity: _Quantity, axis: str) -> tuple[Field, ...]:
+def _fields(quantity: Quantity, axis: str) -> tuple[Field, ...]:
     return (
         Field(key="setting", title="setting"),
         Field(key="what", title="what"),
@@ -165,7 +160,7 @@ def _fields(quantity: _Quantity, axis: str) -> tuple[Field, ...]:
     )
 
 
-def _of_lines(quantity: _Quantity, growth: Growth, span: float) -> list[dict[str, Value]]:
+def _of_lines(quantity: Quantity, growth: Growth, span: float) -> list[dict[str, Value]]:
     labels = labels_at([(line.points[-1].x, line.points[-1].value) for line in growth.lines], span / HEIGHT)
     return [
         datum
@@ -174,9 +169,7 @@ def _of_lines(quantity: _Quantity, growth: Growth, span: float) -> list[dict[str
     ]
 
 
-def _of_line(
-    quantity: _Quantity, setting: str, line: Line, rank: int, label_at: float | None
-) -> list[dict[str, Value]]:
+def _of_line(quantity: Quantity, setting: str, line: Line, rank: int, label_at: float | None) -> list[dict[str, Value]]:
     case, law = line.row.record.case, line.law
     own = line.label.removeprefix(plain(case.name)).strip(" /")
     end = " ".join(filter(None, [plain(own, END_LIMIT), f"{law.exponent:.2f}"])) if law else ""
@@ -206,17 +199,17 @@ def _of_line(
     ]
 
 
-def _place(quantity: _Quantity, point: Point) -> dict[str, Value]:
+def _place(quantity: Quantity, point: Point) -> dict[str, Value]:
     low, high = ends(point.low, point.high)
     return {
-        "at": _number(point.x),
+        "at": number(point.x),
         quantity.key: point.value,
         f"low_{quantity.unit}": low,
         f"high_{quantity.unit}": high,
     }
 
 
-def _of_crossover(quantity: _Quantity, setting: str, crossed: Crossed) -> dict[str, Value]:
+def _of_crossover(quantity: Quantity, setting: str, crossed: Crossed) -> dict[str, Value]:
     crossover = crossed.crossover
     empty = dict.fromkeys(field.key for field in _fields(quantity, ""))
     return {
@@ -225,56 +218,11 @@ def _of_crossover(quantity: _Quantity, setting: str, crossed: Crossed) -> dict[s
         "what": "crossover",
         "label": crossed.less_below.label,
         "other": crossed.less_above.label,
-        "at": None if crossover.at is None else _number(crossover.at),
+        "at": None if crossover.at is None else number(crossover.at),
         quantity.key: crossed.value,
         "note": f"{crossed.less_below.label} is {quantity.less} below, {crossed.less_above.label} above; "
-        f"certain at {_printed(crossover.below)} and at {_printed(crossover.above)}{_interval(crossed)}",
+        f"certain at {printed(crossover.below)} and at {printed(crossover.above)}{interval(crossed)}",
     }
-
-
-def _finding(quantity: _Quantity, axis: str, found: Sequence[Growth]) -> str:
-    """'Forward: time grows as side^1.71 [1.60, 1.82] (involution) to …; sasa is faster than drconv below side 37 …'."""
-    growth = found[0]
-    lines = sorted((line for line in growth.lines if line.law), key=lambda line: line.law.exponent if line.law else 0.0)
-    laws = dict.fromkeys(f"{_law(axis, line)} ({line.label})" for line in (lines[0], lines[-1]))
-    head = f"{growth.setting}: " if growth.setting else ""
-    sentence = f"{head}{quantity.words} grows as {' to '.join(laws)}."
-    sentence = f"{sentence[0].upper()}{sentence[1:]}"
-    named = "; ".join(_told(quantity, axis, crossed) for crossed in growth.crossed[:MOST_NAMED])
-    number = sum(len(each.crossed) for each in found)
-    of_all = "" if number <= MOST_NAMED else f" In all, {number} pairs change places"
-    kept = f"; {MOST_CROSSOVERS} of them are shown" if number > MOST_CROSSOVERS else ""
-    absent = absence(outcome_in_words(row.record.outcome) for each in found for row in each.rows if not row.measured)
-    return "".join([sentence, named and f" Crossovers: {named}.", of_all and f"{of_all}{kept}.", absent])
-
-
-def _told(quantity: _Quantity, axis: str, crossed: Crossed) -> str:
-    crossover = crossed.crossover
-    at = "" if crossover.at is None else f" (they cross at {_printed(crossover.at)}{_interval(crossed)})"
-    return (
-        f"{crossed.less_below.label} is {quantity.less} than {crossed.less_above.label} at {axis} "
-        f"{_printed(crossover.below)} and {quantity.more} at {_printed(crossover.above)}{at}"
-    )
-
-
-def _interval(crossed: Crossed) -> str:
-    low, high = crossed.crossover.low, crossed.crossover.high
-    return "" if low is None or high is None else f" [{_printed(low)}, {_printed(high)}]"
-
-
-def _law(axis: str, line: Line) -> str:
-    """'side^1.90 [1.80, 2.00]'; nothing for a line of too few points."""
-    law = line.law
-    return f"{axis}^{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]" if law else ""
-
-
-def _number(x: float) -> float:
-    """A place as the suite has it, or to three digits where it was found by interpolation."""
-    return x if isinstance(x, int) else float(f"{x:.3g}")
-
-
-def _printed(x: float) -> str:
-    return text(_number(x), "")
 
 
 def _rank(lines: Sequence[Line], index: int) -> int:
@@ -289,7 +237,14 @@ def _places(chart: Chart) -> list[float]:
     return sorted({place for place in places if isinstance(place, int | float)})
 
 
-def _domain(data: Iterable[Mapping[str, Value]], quantity: _Quantity) -> tuple[float, float]:
+def _end(chart: Chart, places: Sequence[float]) -> str:
+    """Where the axis across ends so that there is room for the labels, in an expression of the page's width."""
+    longest = max(len(str(datum["end"] or "")) for datum in chart.data)
+    room = AXIS_PIXELS + LETTER * longest
+    return f"{places[-1]} * pow({places[-1] / places[0]}, {room} / max({style.PLACE} - {room} - 2 * {AXIS_PIXELS}, 80))"
+
+
+def _domain(data: Iterable[Mapping[str, Value]], quantity: Quantity) -> tuple[float, float]:
     """From the least to the most that is drawn, in all settings, with a little room."""
     keys = (quantity.key, f"low_{quantity.unit}", f"high_{quantity.unit}", "end_at")
     values = [value for datum in data for key in keys if isinstance(value := datum[key], int | float)]

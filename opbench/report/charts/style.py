@@ -36,12 +36,19 @@ BINARY = (
 MOST_TICKS = 9
 
 
-def columns(wide: int) -> dict[str, str]:
-    """Columns of a legend: so many, or one on a narrow page.
+PLACE = "(containerSize()[0] || 640)"
+"""Width of the drawing's place in pixels: that of the plot changes while the legend is laid out."""
+NARROW = f"({PLACE} < 480)"
 
-    They follow the width of the drawing's place: that of the plot changes while the legend is laid out.
-    """
-    return {"expr": f"(containerSize()[0] || 640) < 480 ? 1 : {wide}"}
+
+def on_narrow_pages(narrow: float, wide: float) -> dict[str, str]:
+    """A number that is another on a narrow page."""
+    return {"expr": f"{NARROW} ? {narrow} : {wide}"}
+
+
+def columns(wide: int) -> dict[str, str]:
+    """Columns of a legend: so many, or one on a narrow page."""
+    return on_narrow_pages(1, wide)
 
 
 _INK = {"fill": "currentColor"}

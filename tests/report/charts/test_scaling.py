@@ -9,6 +9,7 @@ import vl_convert
 from opbench import report
 from opbench.cases import Nchw
 from opbench.report.charts import Chart, Material, scaling, style, table, told
+from opbench.report.charts.growth_words import MOST_CROSSOVERS
 from opbench.results import Failed, Measured, Policy, Record
 from opbench.store import Run
 from tests.report.made_up import COLD, HOT, comparison, gpu, memory, record, run, scan, timing
@@ -96,6 +97,22 @@ def test_what_is_not_certain_does_not_cross(spread: float, flags: tuple[str, ...
     linear = along("involution", [7e-4, 14e-4, 28e-4, 56e-4], spread=spread, flags=flags)
     square = along("convolution", [7e-4 * side**2 / 256 for side in SIDES])
     assert crossovers(charts(run(*linear, *square))["scaling-side-latency"]) == []
+
+
+def test_noise_spoils_times_and_not_memory() -> None:
+    def of(operator: str, mebibytes: Sequence[int]) -> list[Record]:
+        return [
+            record(
+                operator,
+                Measured(timings=(timing(1e-3),), memory=memory(number), flags=("noisy",)),
+                shape=Nchw(1, 64, side, side),
+            )
+            for side, number in zip(SIDES, mebibytes, strict=True)
+        ]
+
+    found = charts(run(*of("convolution", (1, 4, 16, 64)), *of("involution", (8, 8, 8, 8))))
+    assert crossovers(found["scaling-side-latency"]) == []
+    assert crossovers(found["scaling-side-memory"]) == [("convolution", "involution", 19.8)]
 
 
 def test_parameters_channels_and_batches_are_axes_too() -> None:
@@ -189,5 +206,5 @@ def test_five_hundred_rows_are_drawn() -> None:
     ]
     chart = charts(run(*records))["scaling-side-latency"]
     assert sum(datum["what"] == "measured" for datum in chart.data) == 500
-    assert sum(datum["what"] == "crossover" for datum in chart.data) <= scaling.MOST_CROSSOVERS
+    assert sum(datum["what"] == "crossover" for datum in chart.data) <= MOST_CROSSOVERS
     assert "operator24" in drawn(chart)
