@@ -23,8 +23,8 @@ KIND = "heat"
 TITLE = "Ratios to the baseline"
 READING = (
     "A cell is a time divided by the baseline's in the same setting: 0.5× takes half as long and is blue, 2× takes "
-    "twice as long and is orange. Framed is the fastest of a setting, where the intervals are certain about it. Cells "
-    "without a ratio: – skipped, ✗ wrong, ! failed, ? not to be compared; the table says why."
+    "twice as long and is orange. Framed and bold is the fastest of a setting, where the intervals are certain about "
+    "it. Cells without a ratio: – skipped, ✗ wrong, ! failed, ? not to be compared; the table says why."
 )
 FASTER, SAME, SLOWER, TEXT = "#5AA9E0", "#F2F2F2", "#F08A3C", "#111111"
 """Light enough for dark figures, in a light page as in a dark one."""
@@ -132,8 +132,9 @@ def draw(chart: Chart) -> dict[str, Any]:
         compared.transform_calculate(doublings="log(datum.ratio_to_baseline) / LN2").mark_rect().encode(color=colour)
     )
     frames = base.transform_filter("datum.best !== ''").mark_rect(fill=None, stroke="currentColor", strokeWidth=2.5)
-    size = alt.expr("bandwidth('x') < 22 ? 0 : min(12, bandwidth('x') / 3.2)")
-    figures = compared.mark_text(fill=TEXT, fontSize=size).encode(text="cell:N")
+    size = alt.expr("bandwidth('x') < 28 ? 0 : min(12, bandwidth('x') / 3.7)")
+    weight = alt.expr("datum.best !== '' ? 'bold' : 'normal'")
+    figures = compared.mark_text(fill=TEXT, fontSize=size, fontWeight=weight).encode(text="cell:N")
     marks = base.transform_filter("!isValid(datum.ratio_to_baseline)").mark_text(fontSize=13).encode(text="cell:N")
     drawing = style.one_setting(alt.layer(cells, frames, figures, marks), chart.settings)
     return style.finished(drawing, chart.reading, height=STEP * _height(chart.data, down))
@@ -232,8 +233,8 @@ def _heading(texts: Sequence[str]) -> Any:
     slanted = f"{letters} > ({style.NARROW} ? {LETTERS_ACROSS_NARROW} : {LETTERS_ACROSS})"
     return alt.Axis(
         orient="top",
-        labelAngle=alt.expr(f"{slanted} ? -35 : 0"),
-        labelAlign=alt.expr(f"{slanted} ? 'left' : 'center'"),
+        labelAngle=alt.expr(f"{slanted} ? 35 : 0"),
+        labelAlign=alt.expr(f"{slanted} ? 'right' : 'center'"),
         labelLimit=170,
         ticks=False,
         domain=False,

@@ -42,6 +42,7 @@ HEIGHT = 320
 AXIS_PIXELS = 35
 """Half of the axis beside the plot; as much stands between a line and its label."""
 END_LIMIT = 24
+_AXES = {"side": "side in pixels: height and width", "pixels": "pixels: height × width", "batch": "batch: images"}
 
 
 def charts(material: Material) -> tuple[Chart, ...]:
@@ -76,7 +77,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     )
     x = alt.X(
         "at:Q",
-        title=str(chart.facts["axis"]).replace("_", " "),
+        title=_AXES.get(str(chart.facts["axis"]), str(chart.facts["axis"]).replace("_", " ")),
         scale=alt.Scale(type="log", domainMin=places[0], domainMax=alt.expr(_end(chart, places)), nice=False),
         axis=alt.Axis(values=places, labelExpr="format(datum.value, '~r')", labelOverlap="greedy", grid=False),
     )
