@@ -13,7 +13,7 @@ from opbench.report.model import Cell, Column, Table
 from opbench.units import Printed
 
 _HEAD_WIDTH = 12
-_NAME_WIDTH = 42
+_NAME_WIDTH = 48
 """Wider names are folded."""
 _TEXT_LIMIT = 120
 _REMARKED = re.compile(r"(?P<text>.+?) (?P<remark>\([^()]+×\))")

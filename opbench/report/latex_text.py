@@ -10,7 +10,8 @@ import unicodedata
 
 _LONG_WORD = 30
 """Longer words may be broken, lest they leave the page."""
-_PIECE = 8
+_PIECES = re.compile(r".{1,16}?[/_:,.=-]+|.{1,8}", re.DOTALL)
+"""Where it may: after a separator, else anywhere."""
 _SOURCE_WIDTH = 110
 """TeX cannot read a line of more than some 200 000 characters."""
 
@@ -132,8 +133,7 @@ def breakable(text: str) -> str:
 def _word(word: str) -> str:
     if len(word) <= _LONG_WORD:
         return _signs(word)
-    pieces = [_signs(word[start : start + _PIECE]) for start in range(0, len(word), _PIECE)]
-    return "\\allowbreak{}%\n".join(pieces)
+    return "\\allowbreak{}%\n".join(map(_signs, _PIECES.findall(word)))
 
 
 def _signs(text: str) -> str:
