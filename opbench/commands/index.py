@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 INDEX_FILE = "index.html"
 
 
-@click.command(short_help="Make the reports of all runs below a folder, and a page that lists them.")
+@click.command(short_help="Make the pages of all runs, and a list of them.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="runs", required=False)
-def index(folder: Path) -> None:
+@options.as_json
+def index(folder: Path, as_json: bool) -> None:
     """Make the reports of all runs below FOLDER again, and FOLDER/index.html, which lists them with their answers.
 
     Beside the records of each run: report.md with its charts, and report.html. Nothing is measured. FOLDER is `runs`
     unless given. Without the extra `html` there are no charts and no report.html.
+
+    With --json, also a list of objects with the keys `directory`, `title`, `question`, `answer`, `records`, `missing`,
+    `reports` and `trouble`, which says why a run cannot be read.
 
     \b
     opbench index reports
@@ -43,6 +47,8 @@ def index(folder: Path) -> None:
             listed.append(listing.Listed(folder=directory, trouble=str(error)))
     page = folder / INDEX_FILE
     shelf.write(page, listing.listing(listed, folder, shlex.join(["opbench", "index", str(folder)])))
+    if as_json:
+        options.print_json(list(map(listing.as_dict, listed)))
     options.say(f"{page} lists {len(listed)}")
     troubles = [each.trouble for each in listed if each.trouble]
     if troubles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from opbench.commands import job_summary, options
-from opbench.errors import RunError
 from opbench.formats import FORMATS, Format, writer
 
 if TYPE_CHECKING:
+    from opbench.report import View
     from opbench.settings import SortBy
 
 ORDERS = ("suite", "name", "parameters", "macs", "latency", "memory")
@@ -53,8 +54,9 @@ def report(
     """Make the tables of runs again, at any time and on any machine; nothing is measured.
 
     Every DIR is a directory that `opbench run` wrote, finished or not. Several are set side by side, each divided by
-    the first where case, parameters and policy are equal. The tables go to standard output, or to a file with -o. In a
-    job of GitHub Actions, table, markdown and html are appended to the job's summary too, as Markdown.
+    the first where case, parameters and policy are equal. The report goes to standard output, or to a file with -o; a
+    file of Markdown has its charts in a folder beside it. In a job of GitHub Actions, table, markdown and html are
+    appended to the job's summary too, as Markdown.
 
     \b
     opbench report runs/quickstart --format markdown -o report.md
@@ -63,6 +65,7 @@ def report(
     """
     from opbench import report as reports
     from opbench import store
+    from opbench.report import shelf
 
     chosen = FORMATS[form]
     _check_place(chosen, output)
@@ -72,8 +75,12 @@ def report(
     view = reports.view(runs, reports.Options(group_by=keys, sort_by=sort_by, baseline=baseline))
     if write is None:
         reports.show(view, options.screen())
+    elif output is None:
+        click.echo(write(view), nl=False)
+    elif form == "markdown":
+        _put_markdown(output, view)
     else:
-        _put(write(view), output)
+        shelf.write(output, write(view))
     if chosen.for_readers:
         job_summary.append(view, output)
 
@@ -92,14 +99,10 @@ def _check_place(form: Format, output: Path | None) -> None:
         )
 
 
-def _put(content: str | bytes, output: Path | None) -> None:
-    if output is None:
-        click.echo(content, nl=False)
-        return
-    try:
-        if isinstance(content, bytes):
-            output.write_bytes(content)
-        else:
-            output.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from error
+def _put_markdown(output: Path, view: View) -> None:
+    from opbench.report import shelf
+
+    # The folder's name stands in the page as it is.
+    folder = re.sub(r"[^\w-]+", "_", output.stem, flags=re.ASCII) + "_charts"
+    if not shelf.write_markdown(output, view, folder):
+        options.say(f"{output} has no charts, which need: pip install 'opbench[html]'")

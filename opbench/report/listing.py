@@ -68,6 +68,22 @@ def listing(listed: Iterable[Listed], folder: Path, command: str) -> str:
     return template("index.html").render(page=page)
 
 
+def as_dict(listed: Listed) -> dict[str, object]:
+    """A run for a program; what is not known of one that cannot be read is None."""
+    run = listed.run
+    section = view([run]).sections[0] if run else None
+    return {
+        "directory": str(listed.folder),
+        "title": section.title if section else None,
+        "question": section.question if section else None,
+        "answer": section.answer if section else None,
+        "records": len(run.records) if run else None,
+        "missing": len(run.missing) if run else None,
+        "reports": [str(path) for path in listed.reports],
+        "trouble": listed.trouble or None,
+    }
+
+
 def _machine(run: Run | None) -> str:
     if run is None:
         return "Cannot be read"

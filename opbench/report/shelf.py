@@ -13,7 +13,7 @@ from opbench.report.to_markdown import markdown
 from opbench.store import Run
 
 CHARTS_FOLDER = "charts"
-"""Beside the Markdown."""
+"""Beside the Markdown of a run."""
 
 
 def render(run: Run) -> Listed:
@@ -24,22 +24,26 @@ def render(run: Run) -> Listed:
     """
     made = view([run])
     in_markdown, in_html = run.directory / "report.md", run.directory / "report.html"
-    try:
-        html = writer(FORMATS["html"])
-    except OpbenchError:
-        write(in_markdown, markdown(made))
+    if not write_markdown(in_markdown, made, CHARTS_FOLDER):
         return Listed(folder=run.directory, run=run, reports=(in_markdown,))
-    write_illustrated(in_markdown, made, CHARTS_FOLDER)
-    write(in_html, html(made))
+    write(in_html, writer(FORMATS["html"])(made))
     return Listed(folder=run.directory, run=run, reports=(in_html, in_markdown))
 
 
-def write_illustrated(path: Path, view: View, folder: str) -> None:
+def write_markdown(path: Path, view: View, folder: str) -> bool:
     """Write a Markdown report, and its charts into a folder beside it, in place of those that were there.
+
+    Returns:
+        Whether charts can be drawn: the extra `html` is installed.
 
     Raises:
         RunError: they cannot be written.
     """
+    try:
+        writer(FORMATS["html"])
+    except OpbenchError:
+        write(path, markdown(view))
+        return False
     from opbench.report.pictures import illustrated
 
     text, pictures = illustrated(view, folder)
@@ -51,6 +55,7 @@ def write_illustrated(path: Path, view: View, folder: str) -> None:
     for name, svg in pictures.items():
         write(beside / name, svg)
     write(path, text)
+    return True
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -127,10 +127,8 @@ def _run(section: Section, anchor: str, sources: dict[str, str]) -> _Entry:
     made = grid(section.rows, section.baseline, section.group_by, section.sort_by)
     sources[f"{anchor}-grid"] = json_in_page(_grid_source(made, section))
     figures = []
-    for number, chart in enumerate(
-        charts.of_run(charts.Material(section.run, section.rows, section.baseline)), start=1
-    ):
-        figure = _Figure(anchor=f"{anchor}-{chart.kind}-{number}", chart=chart)
+    for chart in charts.of_run(charts.Material(section.run, section.rows, section.baseline)):
+        figure = _Figure(anchor=f"{anchor}-{chart.name}", chart=chart)
         if not chart.missing:
             sources[f"{figure.anchor}-data"] = json_in_page(_chart_source(chart))
         figures.append(figure)

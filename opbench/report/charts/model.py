@@ -91,8 +91,10 @@ def told(chart: Chart) -> list[dict[str, Value]]:
     ]
 
 
-_INHERITED = frozenset(("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf",
-    "propertyIsEnumerable", "__proto__", "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__"))  # fmt: skip
+_INHERITED = frozenset(
+    ("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable")
+    + ("__proto__", "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__")
+)
 """What every object of JavaScript has under these names: Vega keeps groups in objects by their names."""
 
 
