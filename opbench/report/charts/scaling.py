@@ -122,7 +122,7 @@ def _chart(quantity: Quantity, axis: Axis, found: Sequence[Growth]) -> Chart:
     span = math.log(max(values) / min(values)) or 1.0
     return Chart(
         kind=KIND,
-        variant=f"{axis.name}-{quantity.variant}",
+        variant=f"{name}-{quantity.variant}",
         title=f"{quantity.title} by {name.replace('_', ' ')}",
         reading=READING,
         finding=finding(quantity, name, found),
