@@ -103,7 +103,7 @@ def draw(chart: Chart) -> dict[str, Any]:
                 sort=None,
                 title=None,
                 scale=alt.Scale(paddingInner=0.06),
-                axis=_names(),
+                axis=style.names(ticks=False, domain=False),
             ),
             tooltip=[
                 alt.Tooltip("label:N", title="operator"),
@@ -236,21 +236,6 @@ def _heading(texts: Sequence[str]) -> Any:
         labelAngle=alt.expr(f"{slanted} ? 35 : 0"),
         labelAlign=alt.expr(f"{slanted} ? 'right' : 'center'"),
         labelLimit=170,
-        ticks=False,
-        domain=False,
-    )
-
-
-def _names() -> Any:
-    """The axis beside the cells, which on a narrow page writes the implementation below the operator."""
-    import altair as alt
-
-    lines = "split(replace(datum.label, '/', ' /'), ' ')"
-    return alt.Axis(
-        labelExpr=f"{style.NARROW} ? {lines} : datum.label",
-        labelFontSize=style.on_narrow_pages(11, 12),
-        labelLineHeight=11,
-        labelLimit=style.on_narrow_pages(140, 230),
         ticks=False,
         domain=False,
     )

@@ -52,7 +52,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     import altair as alt
 
     base = alt.Chart(style.data()).encode(
-        y=alt.Y("label:N", sort=alt.EncodingSortField("latency_seconds", op="min"), title=None),
+        y=alt.Y("label:N", sort=alt.EncodingSortField("latency_seconds", op="min"), title=None, axis=style.names()),
         tooltip=[
             alt.Tooltip("label:N", title="operator"),
             alt.Tooltip("latency_seconds_text:N", title="median"),

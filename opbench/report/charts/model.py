@@ -92,8 +92,11 @@ def told(chart: Chart) -> list[dict[str, Value]]:
 
 
 _INHERITED = frozenset(
-    ("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable")
-    + ("__proto__", "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__")
+    (
+        *("constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf"),
+        *("propertyIsEnumerable", "__proto__", "__defineGetter__", "__defineSetter__"),
+        *("__lookupGetter__", "__lookupSetter__"),
+    )
 )
 """What every object of JavaScript has under these names: Vega keeps groups in objects by their names."""
 

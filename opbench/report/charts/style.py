@@ -51,7 +51,21 @@ def columns(wide: int) -> dict[str, str]:
     return on_narrow_pages(1, wide)
 
 
-_INK = {"fill": "currentColor"}
+def names(**changes: Any) -> alt.Axis:
+    """An axis of names, which on a narrow page writes in a second line what follows the operator."""
+    import altair as alt
+
+    in_two = r"split(replace(datum.label, regexp('^([^ /]+)([ /].+)$'), '$1\n$2'), '\n')"
+    return alt.Axis(
+        labelExpr=f"{NARROW} ? {in_two} : datum.label",
+        labelFontSize=on_narrow_pages(10.5, 12),
+        labelLineHeight=10,
+        labelLimit=on_narrow_pages(130, 280),
+        labelOffset=on_narrow_pages(-3, 0),
+        **changes,
+    )
+
+
 CONFIG: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -67,7 +81,6 @@ CONFIG: dict[str, Any] = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
     },
-    "axisY": {"labelLimit": 280},
     "legend": {
         "labelColor": "currentColor",
         "titleColor": "currentColor",

@@ -170,8 +170,6 @@ function liven(grid) {
 
 // ---- charts ----------------------------------------------------------------------------------------------------------
 
-const NARROW_PIXELS = 520;
-
 /** Draws one chart and livens what stands around it. */
 async function draw(figure) {
   const source = carried(figure.dataset.source);
@@ -180,13 +178,13 @@ async function draw(figure) {
   const values = rows.map((row) => Object.fromEntries(source.columns.map((column, index) => [column.name, row[index]])));
   const { specification } = source;
   specification.data.find((each) => each.name === "data").values = values;
-  // On a phone, names leave room for what they name.
-  specification.config.axisY.labelLimit = place.clientWidth < NARROW_PIXELS ? 110 : 280;
   const { view } = await vegaEmbed(place, specification, {
     // Vega's name for errors alone: that some setting leaves a layer without marks is none.
     logLevel: 1,
     mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true },
   });
+  // How to read it stands below; what it shows is what nobody can see.
+  place.setAttribute("aria-label", [...figure.querySelectorAll("figcaption > *")].map((each) => each.textContent).join(": "));
   figure.querySelector("[name=setting]")?.addEventListener("change", (event) => {
     view.signal("setting", event.target.value).runAsync();
   });
