@@ -183,7 +183,8 @@ def _built(source: Source, kernel: str, *, sanitized: bool) -> Path:
     def make(path: Path) -> None:
         _compile(["-x", "c++", "-", "-x", "none", str(runtime), *flags, *folders, "-o", str(path)], unit, source)
 
-    key = "\0".join([source.digest, _cpu_digest(), unit, *flags])
+    # Not where the file lies: a copy of it is the same kernel.
+    key = "\0".join([source.digest, _cpu_digest(), source.path.name, kernel, *flags])
     return cache.kept("on_cpu", key, "" if sanitized else ".so", make)
 
 

@@ -143,6 +143,22 @@ def test_a_source_that_does_not_compile_is_told_with_file_and_line(source: Path)
         result(launch(source, "int i = nonsense;"), torch.zeros(64))
 
 
+@pytest.mark.parametrize("sanitize", [False, True])
+def test_a_kernel_is_compiled_once_wherever_its_file_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sanitize: bool
+) -> None:
+    monkeypatch.setenv("OPBENCH_CACHE", str(tmp_path / "cache"))
+    built = []
+    for name in ("first", "second", "other"):
+        file = tmp_path / name / "kernel.cu"
+        file.parent.mkdir()
+        body = REVERSAL.replace("63", "62 + 1") if name == "other" else REVERSAL
+        x = torch.arange(64.0)
+        assert torch.equal(result(launch(file, body, shared_bytes=256), x, sanitize=sanitize), x.flip(0))
+        built.append(len(list((tmp_path / "cache" / "on_cpu").iterdir())))
+    assert built == [2, 2, 3]  # The first is linked with what schedules its threads.
+
+
 def test_copies_arrive_with_the_wait_and_not_before(source: Path) -> None:
     body = """
   SHARED_MEMORY(float, s);
