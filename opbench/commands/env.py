@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def env(wants_ceilings: bool, as_json: bool) -> None:
     """Show the machine, the software and the noise a run would be taken in, and what it lacks for a GPU.
 
-    With --ceilings, also copy bandwidth, matrix rates and launch times: of the GPU where there is one, and of the
+    With --ceilings, also copy bandwidth, arithmetic and launch times: of the GPU where there is one, and of the
     processor with one thread and with all physical cores. They take some ten seconds each, and are kept until the
     device, its driver or torch changes.
 

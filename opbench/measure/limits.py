@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import torch
+import torch.nn.functional as F
 
 from opbench.measure import machine, nvml, processor
 from opbench.measure.ceilings import Ceiling, Ceilings, fold, l2_bytes
@@ -22,7 +23,7 @@ CUDA = torch.device("cuda")
 REPETITIONS = 20
 WARM_UP_SECONDS = 0.2
 COPIED_BYTES = 1 << 30
-CPU_SIDE, GPU_SIDE = 1024, 8192
+CPU_SIDE, GPU_SIDE = 512, 8192
 """Side of the square matrices: large enough that reading them is no part of the time."""
 LAUNCHES = 200
 """Kernels in a row: fewer than a GPU's queue holds."""
@@ -49,7 +50,11 @@ def of_cpu(threads: int, identity: Mapping[str, str]) -> Ceilings:
         identity=identity,
         captured=_now(),
         bytes_per_second=copying(cpu, machine.available_bytes(), host_seconds),
-        macs_per_second={"float32": multiplying(cpu, torch.float32, CPU_SIDE, host_seconds)},
+        macs_per_second={
+            "float32": _fastest(
+                multiplying(cpu, torch.float32, CPU_SIDE, host_seconds), convolving(threads, host_seconds)
+            )
+        },
         last_level_cache_bytes=processor.last_level_cache_bytes(threads),
         remark=noise,
     )
@@ -108,6 +113,20 @@ def multiplying(
     out = torch.empty_like(a)
     with _float32_precision(precision):
         return fold([side**3 / each for each in seconds(lambda: torch.mm(a, b, out=out))])
+
+
+def convolving(threads: int, seconds: Clock) -> Ceiling:
+    """Multiply-accumulates per second in a dense 3x3 convolution on a CPU, of an image for each thread."""
+    channels, side = 64, 56
+    images = torch.randn(threads, channels, side + 2, side + 2)  # Without padding: every tap counts.
+    filters = torch.randn(channels, channels, 3, 3)
+    macs = threads * channels**2 * 9 * side**2
+    with torch.no_grad():
+        return fold([macs / each for each in seconds(lambda: F.conv2d(images, filters))])
+
+
+def _fastest(*ceilings: Ceiling) -> Ceiling:
+    return max(ceilings, key=lambda ceiling: ceiling.value)
 
 
 def host_seconds(call: Call) -> list[float]:

@@ -32,7 +32,7 @@ def ceiling_lines(ceilings: Ceilings) -> tuple[str, ...]:
         f"{_spread(ceilings.bytes_per_second)}",
     ]
     lines += [
-        f"matrix product, {name}: {units.macs_per_second(rate.value)}{_spread(rate)}"
+        f"arithmetic, {name}: {units.macs_per_second(rate.value)}{_spread(rate)}"
         for name, rate in ceilings.macs_per_second.items()
     ]
     for title, duration in (

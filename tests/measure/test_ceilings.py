@@ -18,7 +18,7 @@ from opbench.measure import ceilings, limits, machine, nvml
 from opbench.measure.ceilings import Ceiling, Ceilings, file_name, fold, identity, keep, kept, load, load_or_measure
 from opbench.measure.nvml import GpuState
 
-KNOWN = {"device": "GPU X", "uuid": "GPU-1", "driver": "580.65.06", "torch": "2.11.0+cu130", "protocol": "1"}
+KNOWN = {"device": "GPU X", "uuid": "GPU-1", "driver": "580.65.06", "torch": "2.11.0+cu130", "protocol": str(ceilings.PROTOCOL)}
 FOUND = Ceilings(
     device="cuda",
     identity=KNOWN,
@@ -147,7 +147,7 @@ def test_they_depend_on_what_changes_them(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(nvml, "driver_version", lambda: "580.65.06")
     gpu = identity("cuda")
     named = {"device": "GPU X", "uuid": "GPU-1", "driver": "580.65.06", "power limit": "700 W"}
-    software = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "protocol": "1"}
+    software = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "protocol": str(ceilings.PROTOCOL)}
     assert gpu == {**named, **software}
     monkeypatch.setattr(nvml, "readings", lambda: None)
     properties = types.SimpleNamespace(name="GPU X", uuid="1")
@@ -184,6 +184,7 @@ def test_rates_are_work_by_time() -> None:
     cpu = torch.device("cpu")
     assert limits.copying(cpu, 4 << 14, a_millisecond).value == pytest.approx(2 * (1 << 14) / 1e-3)
     assert limits.multiplying(cpu, torch.float32, 8, a_millisecond).value == pytest.approx(512 / 1e-3)
+    assert limits.convolving(2, a_millisecond).value == pytest.approx(2 * 56 * 56 * 64 * 64 * 9 / 1e-3)
 
 
 def test_tf32_is_allowed_within_its_own_measurement_only() -> None:

@@ -33,8 +33,8 @@ def test_each_ceiling_has_a_line_with_its_unit_and_spread() -> None:
     assert ceiling_lines(FOUND) == (
         "measured 2031-02-03T04:05:06+00:00",
         "copy: 4.30 TB/s read and written ± 1 %",
-        "matrix product, float32: 25.0 TMAC/s (50.0 TFLOP/s) ± 0 %",
-        "matrix product, bfloat16: 394 TMAC/s (788 TFLOP/s) ± 1 %",
+        "arithmetic, float32: 25.0 TMAC/s (50.0 TFLOP/s) ± 0 %",
+        "arithmetic, bfloat16: 394 TMAC/s (788 TFLOP/s) ± 1 %",
         "empty kernel: 2.00 µs ± 25 %",
         "launch interval: 1.10 µs ± 0 %",
         "event resolution: 500 ns",
@@ -55,8 +55,8 @@ def test_a_processor_has_no_kernels_to_launch_and_a_remark_is_told() -> None:
     assert lines[0] == "measured 2031-02-03T04:05:06+00:00; somebody else was there"
     assert [line.partition(":")[0] for line in lines[1:]] == [
         "copy",
-        "matrix product, float32",
-        "matrix product, bfloat16",
+        "arithmetic, float32",
+        "arithmetic, bfloat16",
         "last-level cache",
     ]
 

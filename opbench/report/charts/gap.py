@@ -23,7 +23,7 @@ _WASTES = (
 )
 _TIMES = ("ideal: arithmetic alone", "fused: one kernel", "waterline: its operations", "measured")
 READING = (
-    "From left to right for each row: the ideal time, its arithmetic at the device's measured matrix rate; the bound "
+    "From left to right for each row: the ideal time, its arithmetic at the device's measured best rate; the bound "
     "of one fused kernel, which moves nothing but inputs, parameters and output; the waterline bound of the operations "
     "it launches, one after the other, each at the device's best; the time measured, with its 95 % interval. Beside it "
     "stands the efficiency, ideal by measured. Between the two bounds is what fusing the operations could win, from "

@@ -13,7 +13,7 @@ from opbench.report import keys
 from opbench.report.cells import Draft, winner
 from opbench.report.charts import style
 from opbench.report.charts.material import Material, ends, is_doubtful
-from opbench.report.charts.model import Chart, Field, Value
+from opbench.report.charts.model import Chart, Field, Value, own
 from opbench.report.columns import latency_draft, ratio_text
 from opbench.report.rows import Row
 from opbench.report.words import outcome_in_words
@@ -256,7 +256,7 @@ def _lines(data: Sequence[Mapping[str, Value]], down: str) -> list[list[str]]:
 
 
 def _drawn(data: Sequence[Mapping[str, Value]], down: str) -> list[str]:
-    return list(dict.fromkeys(line for lines in _lines(data, down) for line in lines))
+    return list(dict.fromkeys(own(line) for lines in _lines(data, down) for line in lines))
 
 
 def _height(data: Sequence[Mapping[str, Value]], down: str) -> int:

@@ -85,7 +85,7 @@ def told(chart: Chart) -> list[dict[str, Value]]:
     """The data as drawings take them: beside each number with a unit, under its key and '_text', how people read it."""
     united = [each for each in chart.fields if each.unit]
     return [
-        {key: _own(value) for key, value in datum.items()}
+        {key: own(value) if isinstance(value, str) else value for key, value in datum.items()}
         | {f"{each.key}_text": text(datum[each.key], each.unit) for each in united}
         for datum in chart.data
     ]
@@ -101,8 +101,9 @@ _INHERITED = frozenset(
 """What every object of JavaScript has under these names: Vega keeps groups in objects by their names."""
 
 
-def _own(value: Value) -> Value:
-    return f"{value}\u200b" if isinstance(value, str) and value in _INHERITED else value
+def own(name: str) -> str:
+    """A name that is not among them: to be compared with what `told` tells, and to stand in a specification."""
+    return f"{name}\u200b" if name in _INHERITED else name
 
 
 def number(datum: Mapping[str, Value], key: str) -> float:

@@ -19,7 +19,7 @@ TITLE = "Roofline"
 READING = (
     "A point is the rate a row reaches, over the work it does for each byte it must move: no taps on padding, each "
     "input and parameter read once, each output written once. The line is the best this device did when it was "
-    "measured: copying on the slope, matrix products where it is level. The nearer a point to the line above it, the "
+    "measured: copying on the slope, arithmetic where it is level. The nearer a point to the line above it, the "
     "less there is to win without changing the operator. Hollow points are references. A faint mark counts taps on "
     "padding as papers do; nobody computes those, so it may lie above the line. So may what is found in a cache: the "
     "slope is that of memory, and with a hot cache little comes from there."
@@ -156,7 +156,7 @@ def _lines(placed: Any) -> list[Any]:
     onward = ends.mark_rule(strokeDash=[2, 4], opacity=0.6).encode(x="left:Q", x2="meet:Q", y="level:Q")
     level = (
         ends.transform_calculate(
-            words=f"(width > {_NARROW} ? 'matrix product ' : '') + datum.top.roof_macs_per_second_text"
+            words=f"(width > {_NARROW} ? 'arithmetic ' : '') + datum.top.roof_macs_per_second_text"
         )
         .mark_text(align="left", baseline="bottom", dx=2, dy=-3)
         .encode(x="left:Q", y="level:Q", text="words:N")

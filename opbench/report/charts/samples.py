@@ -12,7 +12,7 @@ import numpy as np
 from opbench import units
 from opbench.report.charts import style
 from opbench.report.charts.material import Material, ends, finite
-from opbench.report.charts.model import Chart, Field, Value, told
+from opbench.report.charts.model import Chart, Field, Value, own, told
 from opbench.report.charts.thinned import (
     MOST_POINTS,
     STEP,
@@ -73,7 +73,7 @@ def chart(material: Material) -> Chart:
     names: list[str] = []
     size = 0
     for row in timed:
-        name = _unused(", ".join(filter(None, [material.label(row), material.setting(row)])), names)
+        name = _unused(own(", ".join(filter(None, [material.label(row), material.setting(row)]))), names)
         found = _data(row, name)
         size += len(json.dumps(told(Chart(kind=KIND, title=TITLE, reading="", fields=_FIELDS, data=tuple(found)))))
         if names and size > MOST_BYTES:

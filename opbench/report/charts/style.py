@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opbench.report.charts.model import own
+
 if TYPE_CHECKING:
     import altair as alt
 
@@ -125,8 +127,9 @@ def by_operator(operators: Sequence[str], shown: Sequence[str] | None = None) ->
     """
     import altair as alt
 
-    names = list(dict.fromkeys([*operators, *(shown or ())]))
-    legend = alt.Legend(title=None, symbolOpacity=1, values=[name for name in names if shown is None or name in shown])
+    seen = list(map(own, operators if shown is None else shown))
+    names = list(dict.fromkeys([*map(own, operators), *seen]))
+    legend = alt.Legend(title=None, symbolOpacity=1, values=[name for name in names if name in seen])
     return {
         "color": alt.Color(
             "operator:N", scale=alt.Scale(domain=names, range=_cycled(COLOURS, len(names))), legend=legend

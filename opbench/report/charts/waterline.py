@@ -69,7 +69,7 @@ class _Sequence:
 
     @property
     def highest_efficiency(self) -> float:
-        """The share of the matrix rate that it can reach."""
+        """The share of the arithmetic rate that it can reach."""
         return self.roof.highest_efficiency(works(self.launches))
 
 
@@ -160,7 +160,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     says = (
         whole.transform_calculate(
             lines="['waterline at ' + datum.first.balance_flops_per_byte_text,"
-            " 'at most ' + datum.first.highest_efficiency_text + ' of the matrix rate:',"
+            " 'at most ' + datum.first.highest_efficiency_text + ' of the arithmetic rate:',"
             " datum.first.waterline_seconds_text + ' instead of ' + datum.first.ideal_seconds_text]"
         )
         .transform_calculate(
@@ -262,11 +262,11 @@ def _note(launches: Launches, counts: Counts | None) -> str:
 
 
 def _finding(sequences: Sequence[_Sequence]) -> str:
-    """'What convolution launches can reach at most 57 % of the matrix rate, …; of 26 rows, … can reach least, …'."""
+    """'What convolution launches can reach at most 57 % of the arithmetic rate, …; of 26 rows, … least, …'."""
     first = sequences[0]
     text = (
-        f"What {first.name} launches can reach at most {units.percent(first.highest_efficiency)} of the matrix rate, "
-        f"with the waterline at {units.significant(first.roof.balance_flops_per_byte)} FLOP/byte"
+        f"What {first.name} launches can reach at most {units.percent(first.highest_efficiency)} of the arithmetic "
+        f"rate, with the waterline at {units.significant(first.roof.balance_flops_per_byte)} FLOP/byte"
     )
     if len(sequences) > 1:
         least, most = (choose(sequences, key=lambda each: each.highest_efficiency) for choose in (min, max))

@@ -49,7 +49,7 @@ def test_the_bars_share_of_bars_and_water_is_the_efficiency() -> None:
     area = sum(float(str(each["bytes"])) * max(float(str(each["flops_per_byte"])), 20) for each in found.data)
     assert 2 * 12 * 10**8 / area == pytest.approx(0.6)
     assert found.finding == (
-        "What three launches can reach at most 60 % of the matrix rate, with the waterline at 20.0 FLOP/byte."
+        "What three launches can reach at most 60 % of the arithmetic rate, with the waterline at 20.0 FLOP/byte."
     )
 
 
