@@ -147,3 +147,10 @@ def test_hundreds_of_rows_with_hostile_names_are_drawn_in_part() -> None:
     assert "Drawn are 60 lines of 200" in found.finding
     assert len(found.data) == 200
     assert "<b>" not in drawn(found)
+
+
+def test_names_that_every_object_of_javascript_has_are_drawn_too() -> None:
+    names = ("constructor", "__proto__", "toString")
+    records = [record(name, Measured(timings=(timing(1e-3),))) for name in names]
+    found = chart(run(*records, baseline="constructor"))
+    assert ">constructor\u200b<" in drawn(found)

@@ -193,3 +193,10 @@ def test_hundreds_of_rows_with_hostile_names_are_drawn() -> None:
     chart = charts(run(*records))["pareto-macs-latency"]
     assert len(chart.settings) == 10
     assert "<b>" not in drawn(chart)
+
+
+def test_names_that_every_object_of_javascript_has_are_drawn_too() -> None:
+    names = ("constructor", "__proto__", "toString")
+    records = [record(name, Measured(timings=(timing(1e-3),)), counts=counts(5, 5)) for name in names]
+    found = charts(run(*records))["pareto-macs-latency"]
+    assert ">constructor\u200b<" in drawn(found)

@@ -158,3 +158,11 @@ def test_samples_are_drawn(made: Run) -> None:
     assert picture.count('aria-roledescription="point"') == number
     assert "in the order taken" in picture
     assert "<b>" not in picture
+
+
+def test_names_that_every_object_of_javascript_has_are_drawn_too() -> None:
+    names = ("constructor", "__proto__", "toString")
+    records = [record(name, Measured(timings=(timing(1e-3),))) for name in names]
+    found = chart(run(*records))
+    picture = drawn(found)
+    assert picture.count('aria-roledescription="point"') == 21
