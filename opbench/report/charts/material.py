@@ -49,9 +49,13 @@ class Material:
 
     def told_by(self, row: Row, varying: Sequence[str]) -> str:
         """A row's values of some keys, of a policy only what varies; '' without keys."""
-        parts = [part for part in keys.POLICY if len(_values(self.rows, part)) > 1]
-        found = [part for key in varying for part in (parts if key == "policy" else (key,))]
+        found = [part for key in varying for part in (self._parts if key == "policy" else (key,))]
         return keys.title(found, keys.values(row, found)) if found else ""
+
+    @cached_property
+    def _parts(self) -> tuple[str, ...]:
+        """What varies of a policy."""
+        return tuple(part for part in keys.POLICY if len(_values(self.rows, part)) > 1)
 
     def settings(self, rows: Sequence[Row], without: Sequence[str] = ()) -> tuple[str, ...]:
         """The settings of some rows, forward ones first; empty where there is but one."""
