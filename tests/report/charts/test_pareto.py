@@ -183,7 +183,7 @@ def test_names_that_would_cover_each_other_are_left_out() -> None:
 def test_hundreds_of_rows_with_hostile_names_are_drawn() -> None:
     records = [
         record(
-            f"<b>{index % 20}{'x' * 100}",
+            f"<b>{index % 20}{'x' * 70}",
             Measured(timings=(timing(1e-4 * (1 + index % 23)),)),
             shape=Nchw(1, 8, 4, 4 + index // 20),
             counts=counts(index + 1, index),
