@@ -9,7 +9,7 @@ LETTER, LINE = 6.5, 14.0
 """Width of a letter and height of a line, in pixels."""
 PLOT = (520.0, 260.0)
 """What is left of a plot's width and height for points."""
-LONGEST = 190.0
+LONGEST = 230.0
 
 
 def with_room_below(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[str]:

@@ -198,7 +198,7 @@ def _reading(cost: _Cost, toll: _Toll) -> str:
     return (
         f"Left has fewer {cost.words}, low is {less}; both axes are logarithmic. The line is the Pareto front of the "
         f"medians: the points that no other beats in both. Pale is what another certainly beats, having no more "
-        f"{cost.words} and an interval that lies wholly below; a name with ? may be beaten, its interval does not "
+        f"{cost.words} and an interval that lies wholly below; a name after ? may be beaten, its interval does not "
         "tell. Hollow points are references; an arrow marks counts that are lower bounds."
     )
 
@@ -229,7 +229,7 @@ def _data(
     on_line, labels = line(candidates), [material.label(point.row) for point in points]
     found = standings(candidates)
     places = [(point.x or zero, point.reading[0]) for point in points]
-    names = [f"{label} ?" if standing == "perhaps" else label for label, standing in zip(labels, found, strict=True)]
+    names = [f"? {label}" if standing == "perhaps" else label for label, standing in zip(labels, found, strict=True)]
     named = with_room_below(places, [name if on else "" for name, on in zip(names, on_line, strict=True)])
     return [
         {

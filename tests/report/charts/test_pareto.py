@@ -112,7 +112,7 @@ def test_what_may_be_on_the_front_is_named_with_a_question_mark() -> None:
     near = run(measured("small", 10, 1.001e-3, spread=0.05), measured("large", 20, 1e-3, spread=0.05))
     chart = charts(near)["pareto-parameters-latency"]
     assert front(chart) == {"small": "on it", "large": "perhaps"}
-    assert "large ?" in {datum["name"] for datum in chart.data}
+    assert "? large" in {datum["name"] for datum in chart.data}
     assert "of 1 the intervals do not tell" in chart.finding
     noisy = run(measured("small", 10, 1e-3), measured("large", 20, 5e-3, flags=("noisy",)))
     assert front(charts(noisy)["pareto-parameters-latency"])["large"] == "perhaps"
