@@ -34,6 +34,7 @@ _FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=o
 _KERNEL = ("-nostdinc++", "-DON_CPU_KERNEL")
 """A kernel includes nothing of the C++ library, as with NVRTC: reading that takes longer than compiling a kernel."""
 _SANITIZE = ("-fsanitize=address", "-g1")
+_LIBRARY = ("-shared", "-Wl,-rpath,$ORIGIN")
 
 
 class KernelError(OpbenchError):
@@ -176,7 +177,7 @@ def _entry(source: Source, kernel: str, digest: str) -> ctypes._NamedFuncPointer
 def _built(source: Source, kernel: str, *, sanitized: bool) -> Path:
     """Compile a kernel into a library, or into a program where it is to be sanitized."""
     runtime = _runtime(sanitized)
-    flags = [*_FLAGS, *_KERNEL, *(_SANITIZE if sanitized else ("-shared",))]
+    flags = [*_FLAGS, *_KERNEL, *(_SANITIZE if sanitized else _LIBRARY)]
     folders = [f"-I{folder}" for folder in (*source.folders, CPU_FOLDER)]
     unit = f'#include "{source.path}"\nON_CPU_ENTRY({kernel})\n'
 
@@ -190,13 +191,15 @@ def _built(source: Source, kernel: str, *, sanitized: bool) -> Path:
 
 def _runtime(sanitized: bool) -> Path:
     """The scheduler, and the program's main function where it is to be sanitized, compiled once for all kernels."""
-    flags = [*_FLAGS, "-O2", *(_SANITIZE if sanitized else ())]
+    flags = [*_FLAGS, "-O2", *(("-c", *_SANITIZE) if sanitized else ("-shared",))]
     unit = "\n".join(f'#include "{name}"' for name in ("on_cpu.cpp", *(["sanitized.cpp"] if sanitized else [])))
 
     def make(path: Path) -> None:
-        _compile(["-x", "c++", "-", "-c", *flags, f"-I{CPU_FOLDER}", "-o", str(path)], unit, None)
+        # Kernels find it beside themselves under this name: linking it into each would take longer than loading it.
+        named = [] if sanitized else [f"-Wl,-soname,{path.name}"]
+        _compile(["-x", "c++", "-", *flags, *named, f"-I{CPU_FOLDER}", "-o", str(path)], unit, None)
 
-    return cache.kept("on_cpu", "\0".join([_cpu_digest(), unit, *flags]), ".o", make)
+    return cache.kept("on_cpu", "\0".join([_cpu_digest(), unit, *flags]), ".o" if sanitized else ".so", make)
 
 
 def _compile(arguments: list[str], unit: str, source: Source | None) -> None:

@@ -18,7 +18,7 @@ DIFFERENCES_LIMIT = 1200
 def labels(runs: Sequence[Run]) -> tuple[str, ...]:
     """The fewest facts that differ in all runs, the most telling first; numbers where nothing tells them apart."""
     facts = [list(map(plain, each)) for each in zip(*map(_facts, runs), strict=True)]
-    telling = [texts for texts in facts if len(set(texts)) > 1]
+    telling = [texts for texts in facts if len(set(texts)) > 1 and all(texts)]
     for number in range(1, len(telling) + 1):
         for chosen in combinations(telling, number):
             found = [plain(", ".join(texts), LABEL_LIMIT) for texts in zip(*chosen, strict=True)]

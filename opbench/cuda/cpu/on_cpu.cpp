@@ -110,7 +110,7 @@ struct Block {
   const void* argument = nullptr;
   char* message = nullptr;
   bool failed = false;
-  uint32_t seed = 1;
+  uint32_t seed;
 };
 
 Block block;
@@ -363,6 +363,7 @@ int run(Request* request, void (*body)(const void*)) {
   const unsigned count = blockDim.x * blockDim.y * blockDim.z;
   block.message = request->message;
   block.failed = false;
+  block.seed = 1;  // A launch is the same whatever was launched before.
   block.body = body;
   block.argument = request->argument;
   block.fibers.resize(count);

@@ -70,10 +70,14 @@ def test_nothing_is_wider_than_a_phone(open_page: Open) -> None:
 
 def test_a_chart_says_what_it_shows_to_a_screen_reader(open_page: Open) -> None:
     opened = open_page(everything())
-    drawings = opened.page.locator(".drawing[aria-label]").all()
-    assert len(drawings) == opened.page.locator("figure").count()
-    for drawing in drawings:
-        assert len(drawing.get_attribute("aria-label") or "") > 40
+    figures = opened.page.locator("figure[data-source]").all()
+    assert figures
+    for figure in figures:
+        picture = figure.get_by_role("img")
+        assert picture.count() == 1
+        said = picture.get_attribute("aria-label") or ""
+        assert said.startswith(figure.locator("h2").inner_text())
+        assert figure.locator(".finding").inner_text() in said
 
 
 def test_what_cannot_be_drawn_says_what_to_run(open_page: Open) -> None:
