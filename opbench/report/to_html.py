@@ -170,27 +170,33 @@ def _says(value: object) -> bool:
 def _chart_source(chart: charts.Chart) -> dict[str, object]:
     """What the script needs to draw a chart, and to give its data as CSV and as a plain table."""
     drawn = charts.told(chart)
-    table = charts.table(chart)
     fields = {each.key for each in chart.fields}
-    columns = []
-    for name in dict.fromkeys(name for datum in drawn for name in datum):
-        packed = _packed(name, [datum.get(name) for datum in drawn])
-        columns.append(packed if name in fields else {**packed, "text": True})
-    cells = [
-        {
-            **_packed(column.key, [row[index].text for row in table.rows]),
-            "title": column.title,
-            "numeric": column.numeric,
-        }
-        for index, column in enumerate(table.columns)
-    ]
+    values = {
+        name: [datum.get(name) for datum in drawn] for name in dict.fromkeys(name for each in drawn for name in each)
+    }
+    table = charts.table(chart)
     return {
         # Compiled here: a fault in it is found before anybody opens the page.
         "specification": vl_convert.vegalite_to_vega(charts.specification(chart)),
         "length": len(drawn),
-        "columns": columns,
-        "table": {"columns": cells},
+        "columns": [
+            {**_packed(name, column), **({} if name in fields else {"text": True})} for name, column in values.items()
+        ],
+        "table": [
+            {
+                "title": column.title,
+                "numeric": column.numeric,
+                **_cells(column.key, [row[index].text for row in table.rows], values),
+            }
+            for index, column in enumerate(table.columns)
+        ],
     }
+
+
+def _cells(key: str, texts: Sequence[str], values: Mapping[str, Sequence[object]]) -> dict[str, object]:
+    """The texts of a table's column, or where the drawing has them too, the name they have there."""
+    known = next((name for name in (f"{key}_text", key) if values.get(name) == texts), None)
+    return _packed(key, texts) if known is None else {"as": known}
 
 
 def _packed(name: str, values: Sequence[object]) -> dict[str, object]:

@@ -206,10 +206,12 @@ async function draw(figure) {
 
 /** The chart's numbers as people read them, below it. */
 function tabulate(figure, source) {
-  const head = source.table.columns.map((column) => element("th", { scope: "col", class: column.numeric ? "number" : "" }, column.title));
-  const lines = unpacked(source.table.columns, source.length).map((cells) =>
-    element("tr", {}, ...cells.map((cell, index) =>
-      element(index ? "td" : "th", index ? { class: source.table.columns[index].numeric ? "number" : "" } : { scope: "row" }, cell))));
+  const named = Object.fromEntries(source.columns.map((column) => [column.name, column]));
+  const columns = source.table.map((column) => ({ ...column, ...("as" in column ? named[column.as] : {}) }));
+  const style = (column) => ({ class: column.numeric ? "number" : "" });
+  const head = columns.map((column) => element("th", { scope: "col", ...style(column) }, column.title));
+  const lines = unpacked(columns, source.length).map((cells) => element("tr", {}, ...cells.map((cell, index) =>
+    index ? element("td", style(columns[index]), cell) : element("th", { scope: "row" }, cell))));
   figure.querySelector("details .scroll").replaceChildren(
     element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)));
 }
