@@ -64,7 +64,14 @@ def chart(material: Material) -> Chart:
         kind=KIND,
         title=TITLE,
         reading=READING,
-        finding=_finding(known[0], shown) + absent + crowding.remark(shown),
+        finding="".join(
+            [
+                _finding(known[0], shown),
+                roofs.doubt(judged, material.run.header.environment.ceilings),
+                absent,
+                crowding.remark(shown),
+            ]
+        ),
         fields=_FIELDS,
         data=shown,
         settings=settings,
@@ -203,7 +210,7 @@ def _datum(material: Material, row: Row) -> dict[str, Value]:
         "highest_efficiency": ideal / waterline if waterline else None,
         "reached_share": waterline / latency.median if waterline else None,
         "fusion_ratio": max(min(waterline, latency.median) / fused, 1) if waterline and fused else None,
-        "note": _note(counts),
+        "note": "; ".join(roofs.remarks(counts)) if counts.launches else "what it launches is not known",
     }
 
 
@@ -211,19 +218,6 @@ def _bounds(roof: Roof, counts: Counts, macs: int) -> tuple[float, float | None,
     fused = None if counts.compulsory_bytes is None else roof.least_seconds(macs, counts.compulsory_bytes)
     waterline = roof.sequence_seconds(works(counts.launches)) if counts.launches and counts.launches.order else None
     return roof.ideal_seconds(macs), fused, waterline
-
-
-def _note(counts: Counts) -> str:
-    """What makes a bound less than it should be, or why there is none."""
-    launches = counts.launches
-    if launches is None:
-        return "what it launches is not known"
-    notes = []
-    if launches.left_out:
-        notes.append(f"waterline without {launches.left_out} further operations")
-    if any(each.unknown for each in launches.kinds):
-        notes.append("waterline at least: not all operations can be counted")
-    return "; ".join(notes)
 
 
 def _finding(setting: str, data: Sequence[Mapping[str, Value]]) -> str:
@@ -240,6 +234,12 @@ def _finding(setting: str, data: Sequence[Mapping[str, Value]]) -> str:
         _, loser = _extremes(here, "reached_share")
         lost = units.ratio(1 / number(loser, "reached_share"))
         parts.append(f"kernels lose most in {loser['label']}, which takes {lost} its waterline bound")
+    beaten = sum(number(datum, "efficiency") > 1 for datum in here)
+    if beaten:
+        parts.append(
+            f"{beaten} of {len(here)} {'takes' if beaten == 1 else 'take'} less than the ideal time, so the device can "
+            "do more than was measured as its ceiling"
+        )
     text = f"{f'{setting}: ' if setting else ''}{'; '.join(parts)}"
     return f"{text[0].upper()}{text[1:]}."
 

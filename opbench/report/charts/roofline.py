@@ -292,7 +292,8 @@ def _finding(material: Material, drawn: Sequence[Row], data: Sequence[Mapping[st
     if above:
         text += f"; {above} of them {'lies' if above == 1 else 'lie'} above the line"
     absent = [str(datum["note"]) for datum in data if datum["macs_per_second"] is None]
-    return f"{text[0].upper()}{text[1:]}.{roofs.absence(absent)}"
+    doubt = roofs.doubt(drawn, material.run.header.environment.ceilings)
+    return f"{text[0].upper()}{text[1:]}.{doubt}{roofs.absence(absent)}"
 
 
 def _missing(material: Material, data: Sequence[Mapping[str, Value]]) -> str:

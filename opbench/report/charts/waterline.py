@@ -14,7 +14,7 @@ from opbench.report.charts.bounds import Roof, works
 from opbench.report.charts.material import Material
 from opbench.report.charts.model import Chart, Field, Value
 from opbench.report.rows import Row
-from opbench.results import Counts, Launch, Launches
+from opbench.results import Launch, Launches
 
 KIND = "waterline"
 TITLE = "Waterline"
@@ -29,8 +29,6 @@ READING = (
 )
 MOST_ROWS, MOST_BARS = 100, 40
 """Rows to choose from; bars of one row before equal ones are drawn as one."""
-_SAME_WORK = 0.02
-"""By how much of them the MACs of the launches may differ from those counted unsaid."""
 _HIGHEST = 3.0
 """How many times as high as the line a bar may be and be drawn whole."""
 _FIELDS = (
@@ -84,7 +82,8 @@ def chart(material: Material) -> Chart:
         kind=KIND,
         title=TITLE,
         reading=READING,
-        finding=_finding(sequences),
+        finding=_finding(sequences)
+        + roofs.doubt((each.row for each in sequences), material.run.header.environment.ceilings),
         fields=_FIELDS,
         data=tuple(datum for each in kept for datum in _data(each)),
         settings=names if len(names) > 1 else (),
@@ -213,7 +212,7 @@ def _data(sequence: _Sequence) -> list[dict[str, Value]]:
         "ideal_seconds": ideal,
         "waterline_seconds": whole,
         "highest_efficiency": sequence.highest_efficiency,
-        "note": _note(launches, sequence.row.record.counts),
+        "note": "; ".join(roofs.remarks(sequence.row.record.counts)),
     }
     data: list[dict[str, Value]] = []
     moved = 0
@@ -244,21 +243,6 @@ def _bars(launches: Launches) -> list[tuple[Launch, int]]:
     if len(launches.order) <= MOST_BARS:
         return [(launch, 1) for launch in launches.in_order]
     return [(launches.kinds[kind], number) for kind, number in Counter(launches.order).items()]
-
-
-def _note(launches: Launches, counts: Counts | None) -> str:
-    """How the launches differ from what is counted, and what makes the bound less than it should be."""
-    notes = []
-    counted = counts.macs_in_bounds if counts else None
-    if counted:
-        share = sum(each.macs_in_bounds for each in launches.in_order) / counted
-        if abs(share - 1) > _SAME_WORK:
-            notes.append(f"launches {units.ratio(share)} the MACs it needs")
-    if launches.left_out:
-        notes.append(f"{launches.left_out} further launches are not known")
-    if any(each.unknown for each in launches.kinds):
-        notes.append("not all its operations can be counted")
-    return "; ".join(notes)
 
 
 def _finding(sequences: Sequence[_Sequence]) -> str:

@@ -76,9 +76,23 @@ def test_no_work_has_no_efficiency_to_speak_of() -> None:
 def test_what_makes_a_bound_too_low_is_noted() -> None:
     short = launches(("aten::mystery", 0, 10**6), left_out=7, unknown=["aten::mystery"])
     found = chart(with_ceilings(run(judged("short", [timing(80e-3)], 10**9, 10**8, sequence=short)))).data[0]
-    assert (
-        found["note"] == "waterline without 7 further operations; waterline at least: not all operations can be counted"
+    assert found["note"] == (
+        "only 0 % of the MACs it needs are counted in its launches; 7 further launches are not known; "
+        "not all its operations can be counted"
     )
+
+
+def test_work_that_no_one_needs_is_noted() -> None:
+    wasteful = judged("wasteful", [timing(80e-3)], 10**8, 10**8, sequence=MOVES)
+    assert chart(with_ceilings(run(wasteful))).data[0]["note"] == "launches 10.0× the MACs it needs"
+
+
+def test_a_time_below_the_ideal_is_explained() -> None:
+    fast = judged("fast", [timing(8e-3, HOT)], 10**9, 10**8)
+    assert chart(with_ceilings(run(fast))).finding.endswith(
+        "1 of 1 takes less than the ideal time, so the device can do more than was measured as its ceiling."
+    )
+    assert "ideal time" not in chart(two()).finding
 
 
 def test_failed_rows_stand_in_their_place_and_are_counted() -> None:

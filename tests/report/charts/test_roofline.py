@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
-from opbench.report.charts import Chart, roofline, table
+from opbench.measure.ceilings import Ceiling
+from opbench.report.charts import Chart, gap, roofline, table, waterline
 from opbench.report.charts.model import number
 from opbench.results import Failed, Measured, Policy
 from opbench.store import Run
-from tests.report.charts.machine import ONE_THREAD, drawn, judged, material, with_ceilings
+from tests.report.charts.machine import ONE_THREAD, drawn, judged, launches, material, with_ceilings
 from tests.report.made_up import HOT, comparison, counts, gpu, record, run, timing
 
 
@@ -67,6 +69,21 @@ def test_the_finding_counts_what_memory_limits() -> None:
 def test_what_lies_above_the_line_is_counted() -> None:
     fast = judged("fast", [timing(1e-3, HOT)], 500_000_000, 100_000_000)
     assert "; 1 of them lies above the line." in chart(with_ceilings(run(fast))).finding
+
+
+@pytest.mark.parametrize("module", [roofline, gap, waterline])
+def test_doubtful_ceilings_are_called_so(module: ModuleType) -> None:
+    noisy = replace(
+        ONE_THREAD,
+        bytes_per_second=Ceiling(value=10e9, low=8e9, high=12.5e9),
+        remark="in 9 % of the last ten seconds a task waited for a processor; stop what else is running",
+    )
+    row = judged("one", [timing(20e-3)], 10**9, 10**8, sequence=launches(("core", 10**9, 10**8)))
+    assert (
+        " The ceilings of the CPU with 1 thread are in doubt: copying ±22 %, arithmetic ±1 %; measured while in 9 % of "
+        "the last ten seconds a task waited for a processor."
+    ) in module.chart(material(with_ceilings(run(row), noisy))).finding
+    assert "in doubt" not in module.chart(material(with_ceilings(run(row)))).finding
 
 
 def test_each_device_and_thread_count_has_its_own_roof() -> None:

@@ -82,7 +82,8 @@ def test_what_is_unknown_is_noted() -> None:
     short = launches(("aten::mystery", 0, 10**6), left_out=7, unknown=["aten::mystery"])
     found = chart(with_ceilings(run(judged("short", [timing(80e-3)], 10**9, 10**8, sequence=short)))).data[0]
     assert found["note"] == (
-        "launches 0× the MACs it needs; 7 further launches are not known; not all its operations can be counted"
+        "only 0 % of the MACs it needs are counted in its launches; 7 further launches are not known; "
+        "not all its operations can be counted"
     )
 
 
