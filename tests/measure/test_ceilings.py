@@ -18,7 +18,13 @@ from opbench.measure import ceilings, limits, machine, nvml
 from opbench.measure.ceilings import Ceiling, Ceilings, file_name, fold, identity, keep, kept, load, load_or_measure
 from opbench.measure.nvml import GpuState
 
-KNOWN = {"device": "GPU X", "uuid": "GPU-1", "driver": "580.65.06", "torch": "2.11.0+cu130", "protocol": str(ceilings.PROTOCOL)}
+KNOWN = {
+    "device": "GPU X",
+    "uuid": "GPU-1",
+    "driver": "580.65.06",
+    "torch": "2.11.0+cu130",
+    "protocol": str(ceilings.PROTOCOL),
+}
 FOUND = Ceilings(
     device="cuda",
     identity=KNOWN,
