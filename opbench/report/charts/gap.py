@@ -23,13 +23,12 @@ _WASTES = (
 )
 _TIMES = ("ideal: arithmetic alone", "fused: one kernel", "waterline: its operations", "measured")
 READING = (
-    "From left to right for each row: the ideal time, its arithmetic at the device's measured best rate; the bound "
-    "of one fused kernel, which moves nothing but inputs, parameters and output; the waterline bound of the operations "
-    "it launches, one after the other, each at the device's best; the time measured, with its 95 % interval. Beside it "
-    "stands the efficiency, ideal by measured. Between the two bounds is what fusing the operations could win, from "
-    "the second on what the kernels lose; nobody wins back what lies before the first. Taps on padding do not count. "
-    "The bounds fetch everything from memory: where what one operation leaves is still in a cache for the next, or "
-    "inputs are from the start, the time is to their left, and fusion can win no more than up to there."
+    "Each row reads from left to right. Ideal: its arithmetic at the device's measured best rate. Fused: the bound of "
+    "one kernel that moves nothing but inputs, parameters and output. Waterline: the bound of the operations it "
+    "launches, one after the other. Measured: its time with the 95 % interval, and beside it the efficiency, ideal by "
+    "measured. Between fused and waterline is what fusing the operations could win, from there on what the kernels "
+    "lose. Taps on padding do not count. The bounds fetch everything from memory: a time to the left of them found "
+    "data in a cache."
 )
 _FIELDS = (
     Field(key="setting", title="setting"),
@@ -94,7 +93,7 @@ def draw(chart: Chart) -> dict[str, Any]:
         "at:Q",
         title="time of a call",
         scale=alt.Scale(type="log", nice=False, padding=12),
-        axis=alt.Axis(labelExpr=style.SECONDS, tickCount=5),
+        axis=alt.Axis(values=_ticks(chart), labelExpr=style.SECONDS, labelSeparation=10),
     )
     segments = (
         base.transform_calculate(
@@ -175,13 +174,21 @@ def draw(chart: Chart) -> dict[str, Any]:
     return style.finished(style.one_setting(drawing, chart.settings), chart.reading)
 
 
+def _ticks(chart: Chart) -> list[float]:
+    """Ticks for all settings, each of which shows its part of them."""
+    times = [number(datum, key) for datum in chart.data for key in ("ideal_seconds", "latency_seconds")]
+    known = [time for time in times if time > 0]
+    return style.decimal_ticks(min(known) / 10, max(known) * 10, style.MOST_TICKS_OF_ALL)
+
+
 def _seen(chart: Chart) -> list[str]:
     """The segments that the legend names: one that no row has would only puzzle."""
     with_bound = [datum for datum in chart.data if datum["waterline_seconds"] is not None]
     without = [
         datum for datum in chart.data if datum["latency_seconds"] is not None and datum["waterline_seconds"] is None
     ]
-    return [*_WASTES[:1], *(_WASTES[1:3] if with_bound else ()), *(_WASTES[3:] if without else ())]
+    moving = any(number(datum, "fused_seconds") > number(datum, "ideal_seconds") for datum in chart.data)
+    return [*(_WASTES[:1] if moving else ()), *(_WASTES[1:3] if with_bound else ()), *(_WASTES[3:] if without else ())]
 
 
 def _datum(material: Material, row: Row) -> dict[str, Value]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from opbench import units
 from opbench.report.charts import style
-from opbench.report.charts.material import Material, finite
+from opbench.report.charts.material import Material, finite, is_doubtful
 from opbench.report.charts.model import Chart, Field, Value
 from opbench.report.rows import Row
 from opbench.report.words import outcome_in_words
@@ -70,9 +70,9 @@ def draw(chart: Chart) -> dict[str, Any]:
     drawing = (
         alt.layer(bars, intervals, words, room)
         .transform_calculate(edge="datum.latency_seconds ? max(datum.high_seconds, datum.latency_seconds) : 0")
-        .transform_calculate(beyond="1.3 * datum.edge")
-        .transform_calculate(aside="datum.note ? ' (' + datum.note + ')' : ''")
+        .transform_calculate(aside=f"datum.note && !{style.NARROW} ? ' (' + datum.note + ')' : ''")
         .transform_calculate(words="datum.latency_seconds ? datum.latency_seconds_text + datum.aside : datum.note")
+        .transform_calculate(beyond=style.beyond("datum.edge", "datum.words"))
     )
     return style.finished(style.one_setting(drawing, chart.settings), chart.reading)
 
@@ -99,6 +99,9 @@ def _finding(material: Material, timed: Sequence[Row]) -> str:
     text = f"{head}from {units.seconds(_median(least))} ({material.label(least)})"
     if least is not most:
         text += f" to {units.seconds(_median(most))} ({material.label(most)}), {_times(most, least)}"
+    doubted = sum(map(is_doubtful, found))
+    if doubted:
+        text += f"; the intervals of {doubted} of {len(found)} cannot be trusted: the notes say why"
     return f"{text[0].upper()}{text[1:]}."
 
 

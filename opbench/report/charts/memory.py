@@ -17,11 +17,11 @@ from opbench.results import Memory
 KIND = "memory"
 TITLE = "Memory"
 READING = (
-    "A bar's length is what was held when the forward held most: its inputs and parameters, and on top of them the "
-    "measured peak. The peak is split by what is left of it when the forward ends: the output, in training what is "
-    "saved for the backward, and the rest, workspace, which was given back. An output that is saved too counts twice "
-    "unseen; workspace is then that much larger than shown. In training, the tick is what was held, at most, when the "
-    "backward held most: all that the forward left, the incoming gradient, and the backward's measured peak."
+    "A bar is what was held when the forward held most: its inputs and parameters, and on top of them the measured "
+    "peak. The peak is split into the output, in training what is saved for the backward, and workspace, which is "
+    "given back; an output that is saved, too, hides as much workspace. In training, the tick is what was held, at "
+    "most, when the backward held most: what the forward left, the incoming gradient and the backward's measured "
+    "peak."
 )
 _PARTS = {
     "inputs_bytes": "inputs",
@@ -102,11 +102,12 @@ def draw(chart: Chart) -> dict[str, Any]:
             ),
         )
     )
+    aside = f"isValid(datum.backward_bytes) && !{style.NARROW} ? '; backward ' + datum.backward_bytes_text : ''"
+    words_beside = f"(datum.total_bytes_text || '') + ({aside})"
     totals = (
         base.transform_filter("isValid(datum.total_bytes)")
         .transform_calculate(edge="max(datum.total_bytes, datum.backward_bytes || 0) / 1048576")
-        .transform_calculate(aside="isValid(datum.backward_bytes) ? '; backward ' + datum.backward_bytes_text : ''")
-        .transform_calculate(words="datum.total_bytes_text + datum.aside")
+        .transform_calculate(words=words_beside)
         .mark_text(align="left", dx=6)
         .encode(x="edge:Q", text="words:N")
     )
@@ -119,7 +120,8 @@ def draw(chart: Chart) -> dict[str, Any]:
     # Nothing is seen of it: it keeps room for the words beside the longest bar.
     room = (
         base.transform_calculate(edge="max(datum.total_bytes || 0, datum.backward_bytes || 0) / 1048576")
-        .transform_calculate(left="(isValid(datum.backward_bytes) ? 1.6 : 1.3) * datum.edge")
+        .transform_calculate(words=words_beside)
+        .transform_calculate(left=style.beyond("datum.edge", "datum.words"))
         .mark_point(opacity=0)
         .encode(x=x)
     )

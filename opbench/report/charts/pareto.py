@@ -22,8 +22,6 @@ HEIGHT = 320
 ZERO_ASIDE = 0.3
 """Where a logarithmic scale shows zero: below the least number above it, by this factor."""
 MOST_NAMED = 4
-MOST_TICKS = 24
-"""On an axis as long as all settings take; each shows its part of them."""
 
 
 class _Cost(NamedTuple):
@@ -147,7 +145,7 @@ def _ticks(chart: Chart, key: str) -> list[float]:
     """Ticks from the least number above zero to the most, in all settings, and somewhat farther up."""
     values = [value for datum in chart.data if isinstance(value := datum[key], int | float) and value > 0]
     farther_down = 1 if len(values) < len(chart.data) else 10
-    return style.decimal_ticks(min(values) / farther_down, max(values) * 10, MOST_TICKS) if values else []
+    return style.decimal_ticks(min(values) / farther_down, max(values) * 10, style.MOST_TICKS_OF_ALL) if values else []
 
 
 def _once(rows: Iterable[Row]) -> tuple[Row, ...]:
@@ -195,11 +193,12 @@ def _reason(row: Row, cost: _Cost, toll: _Toll) -> str:
 
 def _reading(cost: _Cost, toll: _Toll) -> str:
     less = "faster" if toll is _LATENCY else "smaller"
+    what = "" if toll is _LATENCY else " Peak memory is what a pass takes on top of its inputs and parameters."
     return (
         f"Left has fewer {cost.words}, low is {less}; both axes are logarithmic. The line is the Pareto front of the "
         f"medians: the points that no other beats in both. Pale is what another certainly beats, having no more "
         f"{cost.words} and an interval that lies wholly below; a name after ? may be beaten, its interval does not "
-        "tell. Hollow points are references; an arrow marks counts that are lower bounds."
+        f"tell. Hollow points are references; an arrow marks counts that are lower bounds.{what}"
     )
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opbench import units
 from opbench.report.charts import crowding, roofs, style
-from opbench.report.charts.bounds import Roof
-from opbench.report.charts.crowding import Box, Spot
 from opbench.report.charts.material import Material, finite
 from opbench.report.charts.model import Chart, Field, Value, number
+from opbench.report.charts.names import Side
+from opbench.report.charts.roofline_labels import BESIDE, HEIGHT, labelled
 from opbench.report.rows import Row
 
 KIND = "roofline"
 TITLE = "Roofline"
 READING = (
-    "A point is the rate a row reaches, over the work it does for each byte it must move: no taps on padding, each "
-    "input and parameter read once, each output written once. The line is the best this device did when it was "
-    "measured: copying on the slope, arithmetic where it is level. The nearer a point to the line above it, the "
-    "less there is to win without changing the operator. Hollow points are references. A faint mark counts taps on "
-    "padding as papers do; nobody computes those, so it may lie above the line. So may what is found in a cache: the "
-    "slope is that of memory, and with a hot cache little comes from there."
+    "A point is the rate a row reaches, over the work it does for each byte it must move: inputs and parameters read "
+    "once, the output written once, no taps on padding. The line is what the device was measured to do: copying on the "
+    "slope, arithmetic where it is level. The nearer a point to the line above it, the less there is to win without "
+    "changing the operator. A point above it found data in a cache, or ran better than what the line was measured "
+    "with. Hollow points are references; a faint mark counts taps on padding, as papers do."
 )
 _FIELDS = (
     Field(key="setting", title="setting"),
@@ -40,14 +38,11 @@ _FIELDS = (
     Field(key="dense_macs_per_second", title="rate, dense", unit="macs_per_second"),
     Field(key="roof_macs_per_second", title="ceiling of arithmetic", unit="macs_per_second", shown=False),
     Field(key="roof_bytes_per_second", title="ceiling of memory", unit="bytes_per_second", shown=False),
+    Field(key="side", title="side of the label", shown=False),
     Field(key="note", title="note"),
 )
 _NARROW = 440
 """Pixels below which points have no labels beside them."""
-_WIDTH, _HEIGHT = 540.0, 340.0
-"""Of the plot on a page of ordinary width, in pixels."""
-_BESIDE = 4.0
-"""How far the lines go on beyond the point where they meet, as a factor."""
 
 
 def chart(material: Material) -> Chart:
@@ -62,7 +57,7 @@ def chart(material: Material) -> Chart:
         reading=READING,
         finding=_finding(material, drawn, data),
         fields=_FIELDS,
-        data=data,
+        data=labelled(data),
         settings=material.settings(drawn),
     )
 
@@ -73,7 +68,7 @@ def draw(chart: Chart) -> dict[str, Any]:
 
     shown = [str(datum["operator"]) for datum in chart.data if datum["macs_per_second"] is not None]
     look = style.by_operator(chart.operators, shown)
-    placed = (
+    rows = (
         alt.Chart(style.data())
         .transform_filter("isValid(datum.macs_per_second)")
         .transform_calculate(
@@ -95,7 +90,7 @@ def draw(chart: Chart) -> dict[str, Any]:
         scale=alt.Scale(type="log", nice=False, padding=9),
         axis=alt.Axis(format="~s", tickCount=5),
     )
-    points = placed.encode(
+    points = rows.encode(
         x=x,
         y=y,
         tooltip=[
@@ -110,21 +105,21 @@ def draw(chart: Chart) -> dict[str, Any]:
         ],
     )
     drawing = alt.layer(
-        *_lines(placed),
-        placed.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        *_lines(rows),
+        rows.transform_filter("isValid(datum.low) && isValid(datum.high)")
         .mark_rule(strokeWidth=1.5)
         .encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         *style.points(points, look),
-        *(() if crowding.is_crowded(chart.data) else _dense(placed, x, y, look)),
-        *_labels(placed, chart, x, y),
+        *(() if crowding.is_crowded(chart.data) else _dense(rows, x, y, look)),
+        *_labels(rows, x, y),
     )
-    return style.finished(style.one_setting(drawing, chart.settings), chart.reading, height=int(_HEIGHT))
+    return style.finished(style.one_setting(drawing, chart.settings), chart.reading, height=int(HEIGHT))
 
 
-def _lines(placed: Any) -> list[Any]:
+def _lines(rows: Any) -> list[Any]:
     """The slope of memory and the level of arithmetic, each with its number."""
     ends = (
-        placed.transform_aggregate(
+        rows.transform_aggregate(
             least="min(flops_per_byte)",
             most="max(flops_per_byte)",
             top="argmax(roof_macs_per_second)",
@@ -133,8 +128,8 @@ def _lines(placed: Any) -> list[Any]:
         .transform_calculate(level="2 * datum.top.roof_macs_per_second", bandwidth="datum.top.roof_bytes_per_second")
         .transform_calculate(meet="datum.level / datum.bandwidth")
         .transform_calculate(
-            left=f"min(datum.least / 1.5, datum.meet / {_BESIDE})",
-            right=f"max(datum.most * 1.5, datum.meet * {_BESIDE})",
+            left=f"min(datum.least / 1.5, datum.meet / {BESIDE})",
+            right=f"max(datum.most * 1.5, datum.meet * {BESIDE})",
         )
     )
     line = (
@@ -150,7 +145,13 @@ def _lines(placed: Any) -> list[Any]:
             height="datum.at * datum.bandwidth",
             words=f"(width > {_NARROW} ? 'copy ' : '') + datum.top.roof_bytes_per_second_text",
         )
-        .mark_text(align="right", baseline="bottom", dx=-6, dy=-2)
+        # Above the slope, or on a narrow page, where there is no room for that, below.
+        .mark_text(
+            align={"expr": f"width > {_NARROW} ? 'right' : 'left'"},
+            baseline={"expr": f"width > {_NARROW} ? 'bottom' : 'top'"},
+            dx={"expr": f"width > {_NARROW} ? -6 : 6"},
+            dy={"expr": f"width > {_NARROW} ? -2 : 4"},
+        )
         .encode(x="at:Q", y="height:Q", text="words:N")
     )
     onward = ends.mark_rule(strokeDash=[2, 4], opacity=0.6).encode(x="left:Q", x2="meet:Q", y="level:Q")
@@ -164,11 +165,11 @@ def _lines(placed: Any) -> list[Any]:
     return [line, onward, slope, level]
 
 
-def _dense(placed: Any, x: Any, y: Any, look: Mapping[str, Any]) -> list[Any]:
+def _dense(rows: Any, x: Any, y: Any, look: Mapping[str, Any]) -> list[Any]:
     """Where a row would stand if taps on padding counted."""
     import altair as alt
 
-    counted = placed.transform_filter("datum.dense_macs_per_second > 1.001 * datum.macs_per_second")
+    counted = rows.transform_filter("datum.dense_macs_per_second > 1.001 * datum.macs_per_second")
     across, up = alt.X("dense_flops_per_byte:Q"), alt.Y("dense:Q")
     return [
         counted.mark_rule(opacity=0.4).encode(x=x, x2="dense_flops_per_byte:Q", y=y, y2="dense:Q"),
@@ -176,67 +177,20 @@ def _dense(placed: Any, x: Any, y: Any, look: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _labels(placed: Any, chart: Chart, x: Any, y: Any) -> list[Any]:
+def _labels(rows: Any, x: Any, y: Any) -> list[Any]:
     """The names of points, where there is room for them on a page of ordinary width."""
-    import altair as alt
-
-    looks: dict[crowding.Side, dict[str, Any]] = {
+    looks: dict[Side, dict[str, Any]] = {
         "right": {"align": "left", "dx": 8},
         "left": {"align": "right", "dx": -8},
         "above": {"align": "center", "dy": -13},
         "below": {"align": "center", "dy": 13},
     }
-    keyed = placed.transform_filter(f"width > {_NARROW}").transform_calculate(
-        key_=r"datum.setting + '\n' + datum.label"
-    )
-    sides = _sides(chart)
     return [
-        keyed.transform_filter(alt.FieldOneOfPredicate(field="key_", oneOf=sides[side]))
+        rows.transform_filter(f"width > {_NARROW} && datum.side === '{side}'")
         .mark_text(baseline="middle", **look)
         .encode(x=x, y=y, text="label:N")
         for side, look in looks.items()
-        if sides.get(side)
     ]
-
-
-def _sides(chart: Chart) -> dict[crowding.Side, list[str]]:
-    """Setting and label of the points whose label stands on each side."""
-    found: dict[crowding.Side, list[str]] = {}
-    for setting in chart.settings or (chart.data[0]["setting"],):
-        here = [datum for datum in chart.data if datum["macs_per_second"] is not None and datum["setting"] == setting]
-        spots, height_of_level = _spots(here)
-        words = Box(0, height_of_level, 240, height_of_level + 18)
-        for spot, side in zip(spots, crowding.placed(spots, _WIDTH, [words]), strict=True):
-            if side is not None:
-                found.setdefault(side, []).append(f"{setting}\n{spot.label}")
-    return found
-
-
-def _spots(data: Sequence[Mapping[str, Value]]) -> tuple[list[Spot], float]:
-    """Where the points of one setting come to lie, and the level of arithmetic, on a page of ordinary width."""
-    roof = _roof(data[0])
-    across = [number(datum, "flops_per_byte") for datum in data]
-    up = [number(datum, "macs_per_second") for datum in data]
-    left = min(min(across) / 1.5, roof.balance_flops_per_byte / _BESIDE)
-    right = max(1.5 * max(across), _BESIDE * roof.balance_flops_per_byte)
-    bottom = min(*up, roof.attainable_macs_per_second(left))
-    top = max(*up, roof.macs_per_second)
-
-    def height(rate: float) -> float:
-        return _HEIGHT * math.log(rate / bottom) / math.log(top / bottom)
-
-    spots = [
-        Spot(x=_WIDTH * math.log(x / left) / math.log(right / left), y=height(y), label=str(datum["label"]))
-        for x, y, datum in zip(across, up, data, strict=True)
-    ]
-    return spots, height(roof.macs_per_second)
-
-
-def _roof(datum: Mapping[str, Value]) -> Roof:
-    return Roof(
-        macs_per_second=number(datum, "roof_macs_per_second"),
-        bytes_per_second=number(datum, "roof_bytes_per_second"),
-    )
 
 
 def _datum(material: Material, row: Row) -> dict[str, Value]:
@@ -279,7 +233,7 @@ def _finding(material: Material, drawn: Sequence[Row], data: Sequence[Mapping[st
     setting = next(iter(material.settings(drawn)), material.setting(drawn[0]))
     here = [datum for datum in data if datum["setting"] == setting and datum["macs_per_second"] is not None]
     best, worst = (choose(here, key=lambda datum: number(datum, "attained_share")) for choose in (max, min))
-    roof = _roof(best)
+    roof = roofs.of_datum(best)
     text = (
         f"{f'{setting}: ' if setting else ''}memory limits {sum(datum['limit'] == 'memory' for datum in here)} of "
         f"{len(here)} {'row' if len(here) == 1 else 'rows'}, those below "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from opbench import units
 from opbench.measure.ceilings import Ceiling, Ceilings
@@ -12,6 +12,7 @@ from opbench.plain import plain
 from opbench.report import keys
 from opbench.report.charts.bounds import Roof, works
 from opbench.report.charts.material import Material
+from opbench.report.charts.model import Value, number
 from opbench.report.rows import Row
 from opbench.report.words import outcome_in_words
 from opbench.results import Counts, Policy
@@ -35,6 +36,14 @@ def of_row(row: Row, ceilings: Sequence[Ceilings]) -> Roof | str:
     if rate is None:
         return f"no {dtype} ceiling of {_where(policy)}"
     return Roof(macs_per_second=rate.value, bytes_per_second=found.bytes_per_second.value)
+
+
+def of_datum(datum: Mapping[str, Value]) -> Roof:
+    """The roof that a chart's data hold."""
+    return Roof(
+        macs_per_second=number(datum, "roof_macs_per_second"),
+        bytes_per_second=number(datum, "roof_bytes_per_second"),
+    )
 
 
 def doubt(rows: Iterable[Row], ceilings: Sequence[Ceilings]) -> str:

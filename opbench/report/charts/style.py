@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opbench.report.charts.model import own
+from opbench.report.charts.names import LETTER
 
 if TYPE_CHECKING:
     import altair as alt
@@ -35,8 +36,8 @@ BINARY = (
     )
     + " : datum.value + ' B'"
 )
-MOST_TICKS = 9
-
+MOST_TICKS, MOST_TICKS_OF_ALL = 9, 24
+"""On the axis of one setting, and on one that is as long as all settings take and of which each shows a part."""
 
 PLACE = "(containerSize()[0] || 640)"
 """Width of the drawing's place in pixels: that of the plot changes while the legend is laid out."""
@@ -46,6 +47,11 @@ NARROW = f"({PLACE} < 480)"
 def on_narrow_pages(narrow: float, wide: float) -> dict[str, str]:
     """A number that is another on a narrow page."""
     return {"expr": f"{NARROW} ? {narrow} : {wide}"}
+
+
+def beyond(edge: str, words: str) -> str:
+    """Where an axis must end for some words to have room beside the end of a bar, as an expression."""
+    return f"{edge} / max(0.35, 1 - (16 + {LETTER} * length({words})) / max(width, 1))"
 
 
 def columns(wide: int) -> dict[str, str]:

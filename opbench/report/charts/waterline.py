@@ -19,13 +19,12 @@ from opbench.results import Launch, Launches
 KIND = "waterline"
 TITLE = "Waterline"
 READING = (
-    "A bar is an operation that the row launches, in the order run: as wide as the bytes it reads and writes, as high "
-    "as the work it does for each of them, so that its area is its work. At the height of the line the device computes "
-    "as fast as it copies. What is below the line and above a bar is water: arithmetic that the device could have done "
-    "while the operation waited for memory. An operation without multiply-accumulates is all water. Bars and water "
-    "together are the least time of the sequence, if everything is fetched from memory; the bars' share of them is the "
-    "efficiency it can reach at most. Fusing operations makes bars narrower and higher. A bar far above the line is "
-    "drawn with a gap, and its height written in it."
+    "A bar is an operation that the row launches, in the order run: as wide as the bytes it moves, as high as the "
+    "work it does for each of them, so that its area is its work. At the line the device computes as fast as it "
+    "copies. Water stands above a bar that is lower: arithmetic that could be done while the operation waits for "
+    "memory. Bars and water together are the least time, if everything is fetched from memory; the bars' share of "
+    "them is the efficiency that can be reached at most. Fusing makes bars narrower and higher. A bar far above the "
+    "line has a gap, and its height is written in it."
 )
 MOST_ROWS, MOST_BARS = 100, 40
 """Rows to choose from; bars of one row before equal ones are drawn as one."""
