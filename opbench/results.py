@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from opbench.cases import Case, ParamValue
+from opbench.plain import finite_json
 
 SCHEMA_VERSION = 1
 
@@ -35,7 +36,7 @@ class Policy:
 class Sampling:
     """What one process saw under one policy."""
 
-    seconds: tuple[float, ...]
+    seconds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
     """Every sample in the order taken, as seconds per call."""
     calls_per_sample: int
     warmup_samples: int
@@ -71,7 +72,7 @@ class Timing:
     """All processes of a case under one policy."""
 
     policy: Policy
-    processes: tuple[Sampling, ...]
+    processes: Annotated[tuple[Sampling, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +272,7 @@ class Record:
         Raises:
             ValueError: the line is not a record of a schema this version reads.
         """
-        data = json.loads(line)
+        data = finite_json(line)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
             raise ValueError(f"not a record of schema {SCHEMA_VERSION}")
         case = {**data, "pass_": data.get("pass"), "params": data.get("set_params")}

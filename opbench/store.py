@@ -17,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from opbench.cases import Case
 from opbench.environment import Environment
-from opbench.errors import MachineError, RunError, said
+from opbench.errors import MachineError, RunError, said, short
 from opbench.locking import locked
+from opbench.plain import finite_json
 from opbench.results import SCHEMA_VERSION, Record
 from opbench.settings import Measure, Metric, Report
 
@@ -127,7 +128,10 @@ def read(directory: Path) -> Run:
     records: dict[tuple[str, str], Record] = {}
     warnings = []
     for path in sorted(directory.glob(RECORDS_GLOB)):
-        lines = path.read_bytes().split(b"\n")
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
         torn = lines.pop()
         if torn:
             warnings.append(f"{path}: the last line is torn and left out: its case was in flight when the run ended")
@@ -135,7 +139,7 @@ def read(directory: Path) -> Run:
             try:
                 record = Record.from_json(line.decode())
             except (ValueError, RecursionError) as error:
-                raise RunError(f"{path}:{number}: damaged record: {said(error)}") from error
+                raise RunError(f"{path}:{number}: damaged record: {_fault(error)}") from error
             records[record.key] = record
     order = {(case.id, name): index for index, (case, name) in enumerate(header.plan)}
     ordered = sorted(records.values(), key=lambda record: order.get(record.key, len(order)))
@@ -176,10 +180,12 @@ def _clear_words(directory: Path) -> Iterator[None]:
 
 def _read_header(path: Path) -> Header:
     try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
+        data = finite_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(f"{path.parent} holds no run: there is no {HEADER_FILE}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: {said(error)}") from error
     found = data.get("schema") if isinstance(data, dict) else None
     if found != SCHEMA_VERSION:
@@ -188,8 +194,15 @@ def _read_header(path: Path) -> Header:
         # JSON has no tuples, so the strict models read it as JSON, not as Python values.
         return _HEADER.validate_json(json.dumps(data))
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        raise RunError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        raise RunError(f"{path}: {_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """The first thing that is wrong, and where."""
+    if not isinstance(error, ValidationError):
+        return said(error)
+    fault = error.errors(include_url=False)[0]
+    return short(": ".join(filter(None, [".".join(map(str, fault["loc"])), fault["msg"]])))
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -65,7 +65,7 @@ policies = st.builds(
 )
 samplings = st.builds(
     Sampling,
-    seconds=several(finite),
+    seconds=st.lists(st.floats(0, exclude_min=True, allow_infinity=False), min_size=1, max_size=3).map(tuple),
     calls_per_sample=count,
     warmup_samples=count,
     first_seconds=finite,
@@ -119,7 +119,7 @@ counts = st.builds(
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(
         Measured,
-        timings=several(st.builds(Timing, policy=policies, processes=several(samplings))),
+        timings=several(st.builds(Timing, policy=policies, processes=several(samplings).filter(bool))),
         memory=several(memories),
         worst_error=maybe(finite),
         flags=several(text),
@@ -272,6 +272,24 @@ def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:
     data = json.loads(RECORD.to_json()) | change
     with pytest.raises(ValueError, match=r"\S"):
         Record.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("seconds", ["[]", "[0.0]", "[1e-3, -1e-3]", "[NaN]", "[Infinity]", "[1e999]"])
+def test_what_no_clock_can_show_is_refused(seconds: str) -> None:
+    sampling = Sampling(
+        seconds=(1.25,),
+        calls_per_sample=1,
+        warmup_samples=0,
+        first_seconds=1.0,
+        cpu_seconds=1.0,
+        wall_seconds=1.0,
+        overhead_seconds=0.0,
+        stopped="precise",
+    )
+    timing = Timing(policy=Policy(cache="cold", threads=1), processes=(sampling,))
+    line = dataclasses.replace(RECORD, outcome=Measured(timings=(timing,))).to_json()
+    with pytest.raises(ValueError, match=r"\S"):
+        Record.from_json(line.replace("[1.25]", seconds))
 
 
 @pytest.mark.parametrize("line", ["", "null", "[]", "3", '"x"', "{", "{}", "NaN"])

@@ -159,6 +159,20 @@ def test_a_damaged_line_before_the_last_is_named(run: Path, damage: bytes) -> No
         store.read(run)
 
 
+def test_a_damaged_line_says_what_is_wrong_in_it(run: Path) -> None:
+    file = run / store.RECORDS_FILE
+    file.write_bytes(file.read_bytes().replace(b'"status": "skipped"', b'"status": "splendid"', 1))
+    with pytest.raises(RunError, match=r"1: damaged record: Input tag 'splendid' found"):
+        store.read(run)
+
+
+def test_records_that_cannot_be_read_are_named(run: Path) -> None:
+    (run / store.RECORDS_FILE).unlink()
+    (run / store.RECORDS_FILE).mkdir()
+    with pytest.raises(RunError, match=rf"cannot read {run / store.RECORDS_FILE}: Is a directory"):
+        store.read(run)
+
+
 def test_every_byte_cut_out_of_a_line_is_noticed_or_harmless(run: Path) -> None:
     """Whatever is lost in the middle: an error that names the line, or a record of the same case."""
     file = run / store.RECORDS_FILE
@@ -189,6 +203,8 @@ def test_no_run_is_said_to_be_none(tmp_path: Path) -> None:
         ("", "Expecting value"),
         ("{}", "schema None, but this opbench reads schema 1"),
         ("[]", "schema None, but this opbench reads schema 1"),
+        ('{"schema": NaN}', "NaN is no finite number"),
+        ("[" * 100_000, "recursion"),
         ('{"schema": 99}', "schema 99, but this opbench reads schema 1"),
         ('{"schema": 1}', "title: Field required"),
     ],
@@ -199,6 +215,13 @@ def test_a_header_that_cannot_be_read_is_named(tmp_path: Path, content: str, sai
         store.read(tmp_path)
     assert str(caught.value).startswith(str(tmp_path / store.HEADER_FILE))
     assert said in str(caught.value)
+
+
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    file.write_text("a report")
+    with pytest.raises(RunError, match=rf"^{file} holds no run"):
+        store.read(file)
 
 
 def test_a_header_of_bytes_is_named(tmp_path: Path) -> None:
