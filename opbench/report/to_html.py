@@ -172,7 +172,8 @@ def _chart_source(chart: charts.Chart) -> dict[str, object]:
     drawn = charts.told(chart)
     fields = {each.key for each in chart.fields}
     values = {
-        name: [datum.get(name) for datum in drawn] for name in dict.fromkeys(name for each in drawn for name in each)
+        name: [_short(datum.get(name)) for datum in drawn]
+        for name in dict.fromkeys(name for each in drawn for name in each)
     }
     table = charts.table(chart)
     return {
@@ -200,11 +201,20 @@ def _cells(key: str, texts: Sequence[str], values: Mapping[str, Sequence[object]
 
 
 def _packed(name: str, values: Sequence[object]) -> dict[str, object]:
-    """A column; a value that all rows share is written once."""
+    """A column; a value that all rows share is written once, and so are texts if each stands in two rows or more."""
     first = values[0] if values else None
     if all(value == first and type(value) is type(first) for value in values):
         return {"name": name, "all": first}
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) == len(values) and 2 * len(set(texts)) <= len(texts):
+        interned = _interned(texts)
+        return {"name": name, "of": interned["texts"], "each": interned["rows"]}
     return {"name": name, "each": list(values)}
+
+
+def _short(value: object) -> object:
+    """A number to seven digits, which is more than any measurement has."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _interned(texts: Sequence[str]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from opbench import units
@@ -26,8 +27,8 @@ READING = (
     "them is the efficiency that can be reached at most. Fusing makes bars narrower and higher. A bar far above the "
     "line has a gap, and its height is written in it."
 )
-MOST_ROWS, MOST_BARS = 100, 40
-"""Rows to choose from; bars of one row before equal ones are drawn as one."""
+MOST_ROWS, MOST_BARS, MOST_BARS_IN_ALL = 100, 40, 1500
+"""Rows to choose from; bars of one row before equal ones are drawn as one; bars of all rows."""
 _HIGHEST = 3.0
 """How many times as high as the line a bar may be and be drawn whole."""
 _FIELDS = (
@@ -75,13 +76,14 @@ def chart(material: Material) -> Chart:
     sequences = _sequences(material)
     if not sequences:
         return Chart(kind=KIND, title=TITLE, reading=READING, missing=_missing(material))
-    kept = sequences[:MOST_ROWS]
+    bars = accumulate(len(_bars(each.launches)) for each in sequences)
+    kept = [each for each, so_far in zip(sequences[:MOST_ROWS], bars, strict=False) if so_far <= MOST_BARS_IN_ALL]
     names = tuple(each.name for each in kept)
     return Chart(
         kind=KIND,
         title=TITLE,
         reading=READING,
-        finding=_finding(sequences)
+        finding=_finding(sequences, len(kept))
         + roofs.doubt((each.row for each in sequences), material.run.header.environment.ceilings),
         fields=_FIELDS,
         data=tuple(datum for each in kept for datum in _data(each)),
@@ -244,7 +246,7 @@ def _bars(launches: Launches) -> list[tuple[Launch, int]]:
     return [(launches.kinds[kind], number) for kind, number in Counter(launches.order).items()]
 
 
-def _finding(sequences: Sequence[_Sequence]) -> str:
+def _finding(sequences: Sequence[_Sequence], kept: int) -> str:
     """'What convolution launches can reach at most 57 % of the arithmetic rate, …; of 26 rows, … least, …'."""
     first = sequences[0]
     text = (
@@ -257,8 +259,7 @@ def _finding(sequences: Sequence[_Sequence]) -> str:
             f"; of {len(sequences)} rows, {least.name} can reach least, {units.percent(least.highest_efficiency)}, and "
             f"{most.name} most, {units.percent(most.highest_efficiency)}"
         )
-    left = len(sequences) - MOST_ROWS
-    return f"{text}.{f' The first {MOST_ROWS} rows are here.' if left > 0 else ''}"
+    return f"{text}.{f' The first {kept} rows are here.' if kept < len(sequences) else ''}"
 
 
 def _missing(material: Material) -> str:

@@ -6,7 +6,8 @@ const carried = (id) => JSON.parse(document.getElementById(id).textContent);
 
 /** Columns as they are carried, one value standing for many equal ones, as rows of cells. */
 function unpacked(columns, length) {
-  return Array.from({ length }, (_, row) => columns.map((column) => ("all" in column ? column.all : column.each[row])));
+  const value = (column, row) => ("of" in column ? column.of[column.each[row]] : column.each[row]);
+  return Array.from({ length }, (_, row) => columns.map((column) => ("all" in column ? column.all : value(column, row))));
 }
 
 /** An element with text or children; attributes by name. */

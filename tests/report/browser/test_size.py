@@ -36,7 +36,7 @@ def test_page_of_500_records_is_small() -> None:
     none = html(report.view([many(1)]))
     page = html(report.view([many(500)]))
     assert len(none.encode()) < 1_500_000
-    assert len(page.encode()) - len(none.encode()) < 6_000 * 500
+    assert len(page.encode()) - len(none.encode()) < 3_500 * 500
 
 
 def test_5000_records_can_be_filtered_sorted_and_grouped(open_page: Open) -> None:

@@ -99,6 +99,11 @@ def test_a_hundred_rows_are_enough_to_choose_from() -> None:
     found = chart(with_ceilings(run(*rows)))
     assert (len(found.settings), len(found.data)) == (100, 300)
     assert "The first 100 rows are here." in found.finding
+    long = launches(*(("aten::mul", 10**6 + step, 10**6) for step in range(40)))
+    rows = [judged(f"operator_{index}", [timing(80e-3)], 10**9, 10**8, sequence=long) for index in range(50)]
+    found = chart(with_ceilings(run(*rows)))
+    assert (len(found.settings), len(found.data)) == (37, 1480)
+    assert "The first 37 rows are here." in found.finding
 
 
 @pytest.mark.parametrize("width", [640, 320])
