@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -21,10 +23,11 @@ from opbench.commands.run import run
 from opbench.commands.schema import schema
 from opbench.commands.show import show
 from opbench.commands.verify import verify
-from opbench.errors import OpbenchError, SuiteError
+from opbench.errors import MachineError, OpbenchError, SuiteError
 from opbench.plain import one_line
 
 INTERNAL_ERROR, INTERRUPTED = 6, 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _EPILOG = """\b
 Start here:
@@ -81,15 +84,25 @@ def _status(arguments: Sequence[str] | None) -> int:
         _say(f"opbench: {error}")
         return error.exit_status
     except (BrokenPipeError, SystemExit):
-        # The reader of a pipe has gone, as `| head` does, and click leaves; the last flush must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe has gone, as `| head` does, and click leaves.
+        _drop_output()
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+            with suppress(OSError):
+                _drop_output()
+            _say(f"opbench: cannot write: {error.strerror}")
+            return MachineError.exit_status
         if "OPBENCH_DEBUG" in os.environ:
             traceback.print_exc()
         what = one_line(f"{type(error).__name__}: {error}")
         _say(f"opbench: internal error: {what}; please report it with the traceback that OPBENCH_DEBUG=1 shows")
         return INTERNAL_ERROR
+
+
+def _drop_output() -> None:
+    """Let what is left in the buffer go nowhere, lest the last flush complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(lines: str) -> None:

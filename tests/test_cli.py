@@ -144,7 +144,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
             6,
             "internal error: RuntimeError: boom and \\x1b[31mmore; please report",
         ),
-        (OSError(28, "No space left on device"), 6, "internal error: OSError: [Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), 6, "cannot write: No space left on device"),
         (errors.MachineError("the machine is busy"), 6, "the machine is busy"),
         (errors.PluginError("[/x] \x1b[2Jgone"), 2, "[/x] \\x1b[2Jgone"),
         (errors.SuiteError("a.yaml:1:2: \x1b]0;x\x07"), 2, ""),
@@ -188,6 +188,14 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
             process.stdout.close()
             assert process.stderr.read() == b""
         assert process.returncode == 0
+
+
+def test_a_full_disk_is_one_line() -> None:
+    for arguments in (["schema"], ["list"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run([sys.executable, "-m", "opbench", *arguments], stdout=full, stderr=subprocess.PIPE)
+        assert done.stderr == b"opbench: cannot write: No space left on device\n"
+        assert done.returncode == 6
 
 
 # What is imported

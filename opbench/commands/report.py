@@ -42,7 +42,12 @@ _EPILOG = "\n".join(["\b", "Formats:", *(f"  {each.name:<{_WIDTH}}{each.purpose}
 )
 @click.option("--sort-by", "sort_by", type=click.Choice(ORDERS), help="Order of the rows.")
 @click.option("--baseline", metavar="OPERATOR[/IMPLEMENTATION]", help="What the ratios refer to.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write to a file instead; - is standard output.",
+)
 def report(
     directories: tuple[Path, ...],
     form: str,
@@ -68,6 +73,7 @@ def report(
     from opbench.report import shelf
 
     chosen = FORMATS[form]
+    output = None if output == Path("-") else output
     _check_place(chosen, output)
     write = writer(chosen) if chosen.written_by else None
     runs = [store.read(directory) for directory in directories]

@@ -48,10 +48,13 @@ def write_markdown(path: Path, view: View, folder: str) -> bool:
 
     text, pictures = illustrated(view, folder)
     beside = path.parent / folder
-    for old in beside.glob("*.svg"):
-        old.unlink()
-    if pictures:
-        beside.mkdir(exist_ok=True)
+    try:
+        for old in beside.glob("*.svg"):
+            old.unlink()
+        if pictures:
+            beside.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {beside}: {error.strerror}") from error
     for name, svg in pictures.items():
         write(beside / name, svg)
     write(path, text)
