@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart published reports measure test browser check format gpu-check clean
+.PHONY: help quickstart published reports picture measure test browser check format gpu-check clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-quickstart: $(VENV)/.installed ## Install, measure all eight operators at one shape, show the table (about two minutes)
+quickstart: $(VENV)/.installed ## Install, measure all eight operators at one shape, show the table, make the page (about two minutes)
 	$(BIN)/opbench run suites/quickstart.yaml
+	$(BIN)/opbench index runs
 
 published: $(VENV)/.installed ## Count the published networks again, into reports/published
 	rm -f reports/published/run.json reports/published/records.jsonl
@@ -17,6 +18,13 @@ published: $(VENV)/.installed ## Count the published networks again, into report
 
 reports: $(VENV)/.installed-dev ## Make every page below reports/ again from its records; nothing is measured
 	$(BIN)/opbench index reports
+
+PICTURED := reports/amd-epyc-2-cores/quickstart
+
+picture: browser ## Draw the picture of the README from the page of its run
+	browser=$$(which chromium chromium-browser google-chrome google-chrome-stable 2>/dev/null | head -1) && \
+	$$browser --headless --no-sandbox --hide-scrollbars --virtual-time-budget=20000 --window-size=1360,1250 \
+		--screenshot=$(PICTURED)/page.png file://$(CURDIR)/$(PICTURED)/report.html
 
 SUITES ?= quickstart resnet50_slot_small
 MACHINE ?= $(shell $(BIN)/python -c "import os, re; from opbench.measure.processor import name; \
@@ -66,7 +74,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[html]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
