@@ -52,11 +52,16 @@ class Point:
     """Whether its interval cannot be trusted."""
 
     @cached_property
-    def half_width(self) -> float:
-        """Relative, of the wider half of the interval; infinite where the interval cannot be trusted."""
-        if self.doubtful or not (self.low > 0 and math.isfinite(self.high)):
+    def stated_half_width(self) -> float:
+        """Relative, of the wider half of the interval, trusted or not; infinite where it has no end."""
+        if not (self.low > 0 and math.isfinite(self.high)):
             return math.inf
         return max(math.log(self.high / self.value), math.log(self.value / self.low))
+
+    @property
+    def half_width(self) -> float:
+        """The same, where it can be trusted; else infinite."""
+        return math.inf if self.doubtful else self.stated_half_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,8 @@ class Line:
         return fit(
             [point.x for point in self.points],
             [point.value for point in self.points],
-            [point.half_width for point in self.points],
+            # Flagged ones, too: the slope is at least as uncertain as they say.
+            [point.stated_half_width for point in self.points],
         )
 
 

@@ -19,7 +19,7 @@ def finding(quantity: Quantity, axis: str, found: Sequence[Growth]) -> str:
     """'Forward: time grows as side^1.71 [1.60, 1.82] (involution) to …. Crossovers: sasa is faster than …'."""
     growth = found[0]
     lines = sorted((line for line in growth.lines if line.law), key=lambda line: line.law.exponent if line.law else 0.0)
-    laws = dict.fromkeys(f"{_law(axis, line)} ({line.label})" for line in (lines[0], lines[-1]))
+    laws = dict.fromkeys(f"{_law(axis, line)} ({line.label}{_doubt(line)})" for line in (lines[0], lines[-1]))
     head = f"{growth.setting}: " if growth.setting else ""
     sentence = f"{head}{quantity.words} grows as {' to '.join(laws)}."
     sentence = f"{sentence[0].upper()}{sentence[1:]}"
@@ -51,6 +51,10 @@ def _law(axis: str, line: Line) -> str:
     """'side^1.90 [1.80, 2.00]'; nothing for a line of too few points."""
     law = line.law
     return f"{axis}^{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]" if law else ""
+
+
+def _doubt(line: Line) -> str:
+    return "; flagged times" if any(point.doubtful for point in line.points) else ""
 
 
 def number(x: float) -> float:

@@ -10,6 +10,7 @@ from opbench import report
 from opbench.cases import Nchw
 from opbench.report.charts import Chart, Material, scaling, style, table, told
 from opbench.report.charts.growth_words import MOST_CROSSOVERS
+from opbench.report.charts.model import number
 from opbench.results import Failed, Measured, Policy, Record
 from opbench.store import Run
 from tests.report.made_up import COLD, HOT, comparison, gpu, memory, record, run, scan, timing
@@ -97,6 +98,21 @@ def test_what_is_not_certain_does_not_cross(spread: float, flags: tuple[str, ...
     linear = along("involution", [7e-4, 14e-4, 28e-4, 56e-4], spread=spread, flags=flags)
     square = along("convolution", [7e-4 * side**2 / 256 for side in SIDES])
     assert crossovers(charts(run(*linear, *square))["scaling-side-latency"]) == []
+
+
+def test_a_flag_never_makes_an_exponent_look_surer() -> None:
+    def width(flags: tuple[str, ...]) -> float:
+        square = along("convolution", [side**2 * 1e-6 for side in SIDES], spread=0.1, flags=flags)
+        datum = charts(run(*square))["scaling-side-latency"].data[0]
+        return number(datum, "exponent_high") - number(datum, "exponent_low")
+
+    assert width(()) > 0.05
+    assert width(("noisy",)) == pytest.approx(width(()))
+
+
+def test_flagged_times_are_no_sound_law() -> None:
+    square = along("convolution", [side**2 * 1e-6 for side in SIDES], flags=("noisy",))
+    assert "(convolution; flagged times)." in charts(run(*square))["scaling-side-latency"].finding
 
 
 def test_noise_spoils_times_and_not_memory() -> None:
