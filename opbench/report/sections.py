@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opbench.errors import OpbenchError, did_you_mean
 from opbench.plain import plain
@@ -48,12 +48,13 @@ def view(runs: Sequence[Run], options: Options = Options()) -> View:
     keys.check_keys(options.group_by, (record for run in runs for record in run.records))
     told_apart, remarks = distinct(runs)
     sections = tuple(_section(run, options) for run in told_apart)
-    return View(
-        remarks=remarks,
-        sections=sections,
-        command=_command(runs, options),
-        comparison=side_by_side(sections, options.group_by, options.sort_by),
-    )
+    comparison = side_by_side(sections, options.group_by, options.sort_by)
+    if comparison is not None:
+        sections = tuple(
+            replace(section, title=f"{section.title} ({label})")
+            for section, label in zip(sections, comparison.labels, strict=True)
+        )
+    return View(remarks=remarks, sections=sections, command=_command(runs, options), comparison=comparison)
 
 
 def _section(run: Run, options: Options) -> Section:

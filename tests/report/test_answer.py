@@ -101,7 +101,7 @@ def test_a_baseline_is_sought_in_each_run_for_itself() -> None:
     first = run(record("base", timed(1e-3)), title="first", directory="one")
     second = run(record("other", timed(2e-3)), title="second", directory="two")
     view = report.view([first, second], report.Options(baseline="base"))
-    assert [section.title for section in view.sections] == ["first", "second"]
+    assert [section.title for section in view.sections] == ["first (one)", "second (two)"]
     assert [row.no_ratio for row in view.sections[1].rows] == ["base has no record in this setting"]
     assert view.command == "opbench report one two --baseline base"
 

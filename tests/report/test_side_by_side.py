@@ -55,6 +55,23 @@ def test_a_single_run_has_nothing_beside_it() -> None:
     assert report.view([run(timed("a", 1e-3))]).comparison is None
 
 
+def test_each_section_is_called_what_the_tables_call_its_run() -> None:
+    view = report.view([run(timed("a", 2e-3)), beside(timed("a", 3e-3))])
+    assert view.comparison is not None
+    assert len(set(view.comparison.labels)) == 2
+    assert [each.title for each in view.sections] == [
+        f"A made-up comparison ({label})" for label in view.comparison.labels
+    ]
+
+
+def test_noise_is_told_without_advice() -> None:
+    noisy = replace(LATER, noise="a task waited for a processor; pass --allow-noisy")
+    made = comparison(run(timed("a", 2e-3)), beside(timed("a", 3e-3), environment=noisy))
+    text = " ".join(made.runs.lines)
+    assert "noise a task waited for a processor;" in text
+    assert "--allow-noisy" not in text
+
+
 def test_the_second_run_is_divided_by_the_first() -> None:
     made = comparison(run(timed("a", 2e-3)), beside(timed("a", 3e-3)))
     (match,) = made.matches

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from opbench import report
 from opbench.report.rows import compared, rows
+from opbench.report.to_html import html
 from opbench.results import Measured
 from tests.report import made_up
 from tests.report.browser.conftest import Open, Opened
@@ -154,3 +156,17 @@ def test_all_of_it_can_be_reached_by_keyboard(page: Opened) -> None:
         page.page.keyboard.press("Tab")
         reached.add(page.page.evaluate("document.activeElement.name || document.activeElement.tagName"))
     assert {"group", "baseline", "csv", "svg", "setting", "SUMMARY"} <= reached
+
+
+def test_without_scripts_the_table_stands_and_the_first_line_says_what_is_missing(
+    browser: Browser, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html(report.view([made_up.comparison()])), encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    lines = page.locator("main").inner_text().splitlines()
+    assert lines[0] == "Without JavaScript the tables stand as they are, and there are no charts."
+    assert any(line.startswith("large_kernel_depthwise") for line in lines)
+    context.close()
