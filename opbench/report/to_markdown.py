@@ -14,9 +14,12 @@ _ACTIVE = re.compile(
     r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore inside a word does nothing
     r"|\](?=[(\[:])|^\[(?=[ xX]\])"  # links, images, task boxes
     r"|(?<=:)//"  # addresses
+    r"|@(?=\w)|(?i:(?<!\w)www(?=\.)|(?<!\w)GH(?=-\d))"  # people, who would be told; addresses and issues
     r"|^[-+=]|^\d+[.)](?!\S)"  # what makes a line a list or a heading
 )
 _AS_ENTITY = frozenset("\\`|&<>")
+_NOTHING = "<!-- -->"
+"""Keeps GitHub from linking what it looks for after it has read the Markdown, however that escapes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,10 @@ def escape(text: str) -> str:
 
 def _inert(match: re.Match[str]) -> str:
     found = match[0]
+    if found == "#":
+        return f"\\#{_NOTHING}" if match.string[match.end() :][:1].isdigit() else "\\#"
+    if found == "@" or found.isalpha():
+        return f"{found}{_NOTHING}"
     return f"&#{ord(found)};" if found in _AS_ENTITY else f"{found[:-1]}\\{found[-1]}"
 
 

@@ -1,5 +1,7 @@
 """Markdown: whatever a plugin is called and however it failed, the page keeps its shape and says just that."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,10 +46,14 @@ HOSTILE = [
     "\u202egnp.exe",
     "=cmd()",
     "x" * 5000,
+    "@somebody, ask someone@example.org",
+    "#12 owner/repository#12 GH-12 gh-12",
+    "www.example.org WWW.example.org",
+    "a@<b>",
 ]
 texts = st.one_of(
     st.sampled_from(HOSTILE),
-    st.text(alphabet="|`*_[]()<>!#&;\\~$-+=.:1 a\n\t\r\x00\x1b/^{}\"'", max_size=30),
+    st.text(alphabet="|`*_[]()<>!#&;\\~$-+=.:1 a\n\t\r\x00\x1b/^{}\"'@wG", max_size=30),
     st.text(max_size=30),
 )
 
@@ -60,6 +66,11 @@ def text_of(inline: Token) -> str:
     return "".join(child.content for child in inline.children or [] if child.type == "text")
 
 
+def visible(inline: Token) -> list[Token]:
+    """All but the comments that part what a host would link."""
+    return [child for child in inline.children or [] if (child.type, child.content) != ("html_inline", "<!-- -->")]
+
+
 @given(texts)
 def test_escaped_text_means_itself_in_every_place(text: str) -> None:
     line = plain(text)
@@ -70,7 +81,7 @@ def test_escaped_text_means_itself_in_every_place(text: str) -> None:
         inlines = [token for token in tokens if token.type == "inline"]
         assert [text_of(inline).removesuffix(" ¹") for inline in inlines] == [line]
         allowed = {"text", "strong_open", "strong_close"} if before == "**" else {"text"}
-        assert {child.type for child in inlines[0].children or []} <= allowed
+        assert {child.type for child in visible(inlines[0])} <= allowed
 
 
 @settings(max_examples=60)
@@ -87,7 +98,7 @@ def test_hostile_names_and_reasons_break_nothing(name: str, reason: str) -> None
     )
     tokens = parse(report.markdown(report.view([hostile])))
     assert not {"html_block", "fence", "code_block", "hr", "image", "lheading_open"} & {token.type for token in tokens}
-    children = {child.type for token in tokens for child in token.children or []}
+    children = {child.type for token in tokens for child in visible(token)}
     assert children <= {"text", "strong_open", "strong_close", "code_inline"}
     rows = [index for index, token in enumerate(tokens) if token.type == "tr_open"]
     columns = sum(token.type == "th_open" for token in tokens)
@@ -96,6 +107,24 @@ def test_hostile_names_and_reasons_break_nothing(name: str, reason: str) -> None
     cells = [text_of(tokens[index + 1]) for index, token in enumerate(tokens) if token.type == "td_open"]
     assert cells[0] == plain(name, 60)
     assert cells[columns - 1] == f"skipped: {plain(reason, 100) or 'no reason given'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "linked"),
+    [
+        ("decorated by @torch.jit", "@torch"),
+        ("someone@example.org", "@example"),
+        ("see pytorch#123, #7", r"#\d"),
+        ("as GH-12 and gh-12", r"(?i)gh-\d"),
+        ("at www.example.org, WWW.example.org", r"(?i)www\."),
+    ],
+)
+def test_nothing_is_left_that_a_host_would_link(text: str, linked: str) -> None:
+    """GitHub looks for these in each stretch of text that no tag or comment interrupts."""
+    (inline,) = [token for token in parse(escape(text)) if token.type == "inline"]
+    assert re.search(linked, text)
+    assert not any(re.search(linked, child.content) for child in inline.children or [])
+    assert text_of(inline) == text
 
 
 def test_ordinary_names_and_numbers_are_left_as_they_are() -> None:
