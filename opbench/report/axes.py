@@ -69,7 +69,9 @@ def lines(rows: Sequence[Row], axis: Axis) -> list[Line]:
 
 
 def names(rows: Sequence[Row], axis: Axis, lines: Sequence[Line]) -> list[str]:
-    """What each line is called: the operator, with those of its parameters that tell it from the others."""
-    params = dict(zip(map(id, rows), differing_params(rows, without=axis.name), strict=True))
+    """What each line is called: the operator, with those of its parameters that tell it from others of that name."""
+    params: dict[int, str] = {}
+    for alike in keys.grouped(rows, ("operator", "network", "implementation")).values():
+        params |= zip(map(id, alike), differing_params(alike, without=axis.name), strict=True)
     firsts = [next(iter(line.values())) for line in lines]
     return [" ".join(filter(None, [name(first), params[id(first)]])) for first in firsts]

@@ -69,22 +69,24 @@ def draw(chart: Chart) -> dict[str, Any]:
         {datum["at"] for datum in chart.data if isinstance(datum["at"], int | float) and datum["what"] == "measured"}
     )
     look = style.by_operator(chart.operators, [str(datum["operator"]) for datum in chart.data if datum["operator"]])
-    low, high = _domain(chart.data, quantity)
+    low, high = _extent(chart.data, quantity)
     axis = (
-        alt.Axis(values=style.decimal_ticks(low, high), labelExpr=style.SECONDS)
+        alt.Axis(values=style.decimal_ticks(low, high, style.MOST_TICKS_OF_ALL), labelExpr=style.SECONDS)
         if quantity is LATENCY
-        else alt.Axis(values=style.binary_ticks(low, high), labelExpr=style.BINARY)
+        else alt.Axis(values=style.binary_ticks(low, high, style.MOST_TICKS_OF_ALL), labelExpr=style.BINARY)
     )
     x = alt.X(
         "at:Q",
         title=_AXES.get(str(chart.facts["axis"]), str(chart.facts["axis"]).replace("_", " ")),
         scale=alt.Scale(type="log", domainMin=places[0], domainMax=alt.expr(_end(chart, places)), nice=False),
-        axis=alt.Axis(values=places, labelExpr="format(datum.value, '~r')", labelOverlap="greedy", grid=False),
+        axis=alt.Axis(
+            values=places, labelExpr="format(datum.value, '~r')", labelOverlap="greedy", labelSeparation=5, grid=False
+        ),
     )
     y = alt.Y(
         f"{quantity.key}:Q",
         title="time of a call" if quantity is LATENCY else "peak memory",
-        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        scale=alt.Scale(type="log", base=10 if quantity is LATENCY else 2, nice=False, zero=False, padding=12),
         axis=axis,
     )
     tooltip = [
@@ -118,8 +120,6 @@ def draw(chart: Chart) -> dict[str, Any]:
 
 def _chart(quantity: Quantity, axis: Axis, found: Sequence[Growth]) -> Chart:
     name = plain(axis.name, 60)
-    values = [point.value for growth in found for line in growth.lines for point in line.points]
-    span = math.log(max(values) / min(values)) or 1.0
     return Chart(
         kind=KIND,
         variant=f"{name}-{quantity.variant}",
@@ -128,7 +128,7 @@ def _chart(quantity: Quantity, axis: Axis, found: Sequence[Growth]) -> Chart:
         finding=finding(quantity, name, found),
         fields=_fields(quantity, name),
         data=(
-            *(datum for growth in found for datum in _of_lines(quantity, growth, span)),
+            *(datum for growth in found for datum in _of_lines(quantity, growth)),
             *islice(
                 (_of_crossover(quantity, each.setting, it) for each in found for it in each.crossed), MOST_CROSSOVERS
             ),
@@ -161,7 +161,9 @@ def _fields(quantity: Quantity, axis: str) -> tuple[Field, ...]:
     )
 
 
-def _of_lines(quantity: Quantity, growth: Growth, span: float) -> list[dict[str, Value]]:
+def _of_lines(quantity: Quantity, growth: Growth) -> list[dict[str, Value]]:
+    values = [point.value for line in growth.lines for point in line.points]
+    span = math.log(max(values) / min(values)) or 1.0
     labels = labels_at([(line.points[-1].x, line.points[-1].value) for line in growth.lines], span / HEIGHT)
     return [
         datum
@@ -232,12 +234,6 @@ def _rank(lines: Sequence[Line], index: int) -> int:
     return sum(line.row.record.case.name == operator for line in lines[:index]) % len(style.DASHES)
 
 
-def _places(chart: Chart) -> list[float]:
-    """Where something was measured."""
-    places = (datum["at"] for datum in chart.data if datum["what"] == "measured")
-    return sorted({place for place in places if isinstance(place, int | float)})
-
-
 def _end(chart: Chart, places: Sequence[float]) -> str:
     """Where the axis across ends so that there is room for the labels, in an expression of the page's width."""
     longest = max(len(str(datum["end"] or "")) for datum in chart.data)
@@ -245,12 +241,11 @@ def _end(chart: Chart, places: Sequence[float]) -> str:
     return f"{places[-1]} * pow({places[-1] / places[0]}, {room} / max({style.PLACE} - {room} - 2 * {AXIS_PIXELS}, 80))"
 
 
-def _domain(data: Iterable[Mapping[str, Value]], quantity: Quantity) -> tuple[float, float]:
-    """From the least to the most that is drawn, in all settings, with a little room."""
+def _extent(data: Iterable[Mapping[str, Value]], quantity: Quantity) -> tuple[float, float]:
+    """From the least to the most that is drawn, in all settings, of which each shows its part."""
     keys = (quantity.key, f"low_{quantity.unit}", f"high_{quantity.unit}", "end_at")
     values = [value for datum in data for key in keys if isinstance(value := datum[key], int | float)]
-    room = (max(values) / min(values)) ** 0.04 * 1.02
-    return min(values) / room, max(values) * room
+    return min(values) / 2, max(values) * 2
 
 
 def _missing(material: Material) -> str:

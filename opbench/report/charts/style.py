@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#A08A00", "#808080")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4), (4, 4), (2, 4), (10, 2, 2, 2, 2, 2))
-INTERVAL = "#808080"
 DATA = "data"
 """Name of a drawing's data, which whoever renders it puts in."""
 SETTING = "setting"
 """Name of the parameter that says which setting is drawn."""
 
 SECONDS = "format(datum.value, '~s') + 's'"
-BYTES_PER_TICK = "format(datum.value / 1048576, '~r') + ' MiB'"
 COUNTS = "format(datum.value, '~s')"
 BINARY = (
     " : ".join(
@@ -178,11 +176,11 @@ def decimal_ticks(low: float, high: float, most: int = MOST_TICKS) -> list[float
     return found
 
 
-def binary_ticks(low: float, high: float) -> list[float]:
+def binary_ticks(low: float, high: float, most: int = MOST_TICKS) -> list[float]:
     """Places for the ticks of a logarithmic axis of bytes: at powers of two, or farther apart."""
     first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
     # Of each ten powers, KiB, MiB and GiB begin one.
-    step = next((step for step in (1, 2, 5) if (last - first) / step < MOST_TICKS), 10)
+    step = next((step for step in (1, 2, 5) if (last - first) / step < most), 10)
     return [2.0**power for power in range(first, last + 1) if power % step == 0]
 
 

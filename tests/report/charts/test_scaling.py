@@ -142,6 +142,25 @@ def test_parameters_channels_and_batches_are_axes_too() -> None:
     assert list(charts(run(*wide, *many))) == ["scaling-channels-latency", "scaling-batch-latency"]
 
 
+def test_parameters_tell_lines_of_one_operator_apart_and_no_others() -> None:
+    def scanned(operator: str, window: int) -> list[Record]:
+        return [
+            record(
+                operator,
+                Measured(timings=(timing(side * 1e-5),)),
+                set_params={"window": window},
+                shape=Nchw(1, 8, side, side),
+            )
+            for side in SIDES
+        ]
+
+    def labels(*records: Record) -> list[object]:
+        return list(dict.fromkeys(datum["label"] for datum in charts(run(*records))["scaling-side-latency"].data))
+
+    assert labels(*scanned("sasa", 3), *scanned("involution", 7)) == ["sasa", "involution"]
+    assert labels(*scanned("sasa", 3), *scanned("sasa", 7)) == ["sasa window=3", "sasa window=7"]
+
+
 def test_where_images_are_not_square_their_pixels_count() -> None:
     tall = [record("sasa", Measured(timings=(timing(h * 1e-5),)), shape=Nchw(1, 16, h, 8)) for h in (4, 8, 16)]
     chart = charts(run(*tall))["scaling-pixels-latency"]
