@@ -14,7 +14,7 @@ from opbench.report.device import ceiling_lines, gpu_words
 from opbench.report.gpu import gpu_lines
 from opbench.report.model import Block
 from opbench.report.rows import Row
-from opbench.report.words import outcome_in_words
+from opbench.report.words import listed, outcome_in_words
 from opbench.results import Counts, Record
 from opbench.settings import Measure
 from opbench.store import Run
@@ -94,7 +94,7 @@ def _agreement(counts: Counts) -> str:
     silent = [
         f"{counted.source}: {counted.note}" for counted in counts.counters if counted.macs is None and counted.note
     ]
-    statement = f"{_and(exact)} agree" if counts.agreement == "agree" else counts.agreement
+    statement = f"{listed(exact)} agree" if counts.agreement == "agree" else counts.agreement
     return statement + (f" ({'; '.join(silent)})" if silent else "")
 
 
@@ -140,10 +140,6 @@ def _switch(on: bool | None) -> str:
 
 def _pairs(mapping: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in mapping.items())
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _some(ids: Sequence[str]) -> str:

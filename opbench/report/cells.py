@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from opbench.report.model import Cell, Column, Table
-from opbench.report.words import NONE, NOT_APPLICABLE
+from opbench.report.words import NONE, NOT_APPLICABLE, superscript
 
 T = TypeVar("T")
 
-_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNKNOWN = (-math.inf, math.inf)
 
 
@@ -126,5 +125,5 @@ def _transposed(grid: Sequence[Sequence[T]]) -> list[Sequence[T]]:
 def _marks(texts: Sequence[str], known: dict[str, str]) -> str:
     """The marks of some footnotes; new ones get the next number."""
     for text in texts:
-        known.setdefault(text, str(len(known) + 1).translate(_SUPERSCRIPTS))
+        known.setdefault(text, superscript(len(known) + 1))
     return " ".join(known[text] for text in texts)

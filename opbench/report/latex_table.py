@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from opbench.report.latex_columns import Laid, laid
 from opbench.report.model import Table
+from opbench.report.words import superscript
 
 PAGE_WIDTH = 124
 """Characters of footnote size that fit beside each other, the room between columns included."""
@@ -60,7 +61,7 @@ def _notes_as_footnotes(table: Table) -> Table:
         marks = [first.mark, row[notes].mark]
         if text:
             said = text if title == "notes" else f"{title}: {text}"
-            marks.append(known.setdefault(said, _superscript(len(known) + 1)))
+            marks.append(known.setdefault(said, superscript(len(known) + 1)))
         first = replace(first, mark=" ".join(filter(None, marks)))
         rows.append((first, *(cell for index, cell in enumerate(row[1:], start=1) if index != notes)))
     return Table(
@@ -71,16 +72,12 @@ def _notes_as_footnotes(table: Table) -> Table:
     )
 
 
-def _superscript(number: int) -> str:
-    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
 def _numbered(table: Table, columns: Sequence[int], rows: slice) -> Table:
     """The same table with the footnotes that some of its cells have, numbered from 1 as one reads."""
     marks: dict[str, str] = {}
     for row in table.rows[rows]:
         for mark in (mark for index in columns for mark in row[index].mark.split()):
-            marks.setdefault(mark, _superscript(len(marks) + 1))
+            marks.setdefault(mark, superscript(len(marks) + 1))
     texts = dict(table.footnotes)
     return replace(
         table,

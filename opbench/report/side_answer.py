@@ -12,7 +12,7 @@ from opbench.measure.statistics import Ratio
 from opbench.report import keys
 from opbench.report.columns import differing_params, name
 from opbench.report.matches import Match, difference, of_records
-from opbench.report.words import DOUBTFUL_TIME
+from opbench.report.words import DOUBTFUL_TIME, listed, several
 
 
 class _Divided(NamedTuple):
@@ -32,13 +32,8 @@ def answer(found: Sequence[Match], labels: Sequence[str], preposition: Literal["
     if not found:
         return "The runs have no record in common: no case with the same implementation, so nothing is side by side."
     if not any(match.policies for match in found):
-        return f"The runs have {counted(len(of_records(found)), 'record')} in common, and no times of them."
+        return f"The runs have {several(len(of_records(found)), 'record')} in common, and no times of them."
     return " ".join(_against_first(found, labels, index, preposition) for index in range(1, len(labels)))
-
-
-def counted(number: int, thing: str) -> str:
-    """'1 record', '12 records'."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _against_first(found: Sequence[Match], labels: Sequence[str], index: int, preposition: str) -> str:
@@ -55,7 +50,7 @@ def _against_first(found: Sequence[Match], labels: Sequence[str], index: int, pr
 def _tally(divided: Sequence[_Divided], both: str, where: str) -> str:
     """'Of 26 times that both runs have, 3 are faster in …, 1 is slower and 22 show no difference; the greatest …'."""
     shown = Counter(difference(each.ratio) for each in divided)
-    head = f"Of {counted(len(divided), 'time')} that {both} have, "
+    head = f"Of {several(len(divided), 'time')} that {both} have, "
     changed = [each for each in divided if difference(each.ratio) != "none shown"]
     if not changed:
         return f"{head}none shows a difference"
@@ -67,7 +62,7 @@ def _tally(divided: Sequence[_Divided], both: str, where: str) -> str:
     value, interval = units.ratio_interval(greatest.ratio.value, greatest.ratio.low, greatest.ratio.high)
     doubts = f" ({', '.join(sorted(greatest.doubts))})" if greatest.doubts else ""
     return (
-        f"{head}{_and(parts)}; the greatest change is {_named(greatest.match, divided)} at {value} {interval}{doubts}"
+        f"{head}{listed(parts)}; the greatest change is {_named(greatest.match, divided)} at {value} {interval}{doubts}"
     )
 
 
@@ -117,7 +112,3 @@ def _untimed(match: Match, index: int) -> bool:
 
 def _are(number: int) -> str:
     return f"{number} is" if number == 1 else f"{number} are"
-
-
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

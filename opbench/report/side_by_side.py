@@ -14,9 +14,9 @@ from opbench.report.legend import flags_explained
 from opbench.report.matches import Match, matches, of_records
 from opbench.report.model import Block, Comparison, Section
 from opbench.report.rows import Row
-from opbench.report.side_answer import answer, counted
+from opbench.report.side_answer import answer
 from opbench.report.side_tables import memory, same_memory, shared_source, times
-from opbench.report.words import NONE, NOT_APPLICABLE
+from opbench.report.words import NONE, NOT_APPLICABLE, several
 from opbench.results import Record
 from opbench.settings import SortBy
 from opbench.store import Run
@@ -93,7 +93,7 @@ def _timed_row(match: Match) -> Row:
 def _unfinished(runs: Sequence[Run], labels: Sequence[str]) -> Iterator[str]:
     for run, label in zip(runs, labels, strict=True):
         if run.missing:
-            missing = f"{len(run.missing)} of {counted(len(run.header.plan), 'record')}"
+            missing = f"{len(run.missing)} of {several(len(run.header.plan), 'record')}"
             yield f"{label} is not finished: {missing} {'is' if len(run.missing) == 1 else 'are'} missing"
 
 
@@ -112,7 +112,7 @@ def _runs(
         match.any_row.record for match in of_records(found) if not any(row and row.measured for row in match.rows)
     ]
     if nowhere:
-        yield f"{counted(len(nowhere), 'record')} measured in none of them: {_some(nowhere)}."
+        yield f"{several(len(nowhere), 'record')} measured in none of them: {_some(nowhere)}."
     yield from _memory(of_records(found))
 
 
@@ -124,13 +124,13 @@ def _only(sections: Sequence[Section], found: Sequence[Match], labels: Sequence[
         others = set().union(*keys[:index], *keys[index + 1 :])
         records = [record for record in section.run.records if record.key not in others]
         if records:
-            yield f"{counted(len(records), 'record')} only in {label}: {_some(records)}."
+            yield f"{several(len(records), 'record')} only in {label}: {_some(records)}."
         times = [
             row for row in section.rows if row.latency is not None and row.record.key in others and id(row) not in shown
         ]
         if times:
             policies = "; ".join(dict.fromkeys(str(row.policy) for row in times))
-            yield f"{counted(len(times), 'time')} only in {label} ({policies}): {_some([row.record for row in times])}."
+            yield f"{several(len(times), 'time')} only in {label} ({policies}): {_some([row.record for row in times])}."
 
 
 def _memory(records: Sequence[Match]) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _memory(records: Sequence[Match]) -> Iterator[str]:
     same = sum(map(same_memory, records))
     if same:
         known = sum(shared_source(match) is not None for match in records)
-        yield f"Memory is the same for {same} of {counted(known, 'record')}."
+        yield f"Memory is the same for {same} of {several(known, 'record')}."
     apart = [
         match.any_row.record
         for match in records
@@ -146,7 +146,7 @@ def _memory(records: Sequence[Match]) -> Iterator[str]:
     ]
     if apart:
         yield (
-            f"Memory of {counted(len(apart), 'record')} is not side by side, for no two runs read it from the same "
+            f"Memory of {several(len(apart), 'record')} is not side by side, for no two runs read it from the same "
             f"source: {_some(apart)}."
         )
 
@@ -172,7 +172,7 @@ def _legend(found: Sequence[Match], labels: Sequence[str]) -> Iterator[str]:
         )
         yield (
             "About one in twenty 95 % intervals misses by chance: between equal runs, expect about "
-            f"{len(ratios) / 20:.2g} of {counted(len(ratios), 'ratio')} to show a difference. Nothing here is "
+            f"{len(ratios) / 20:.2g} of {several(len(ratios), 'ratio')} to show a difference. Nothing here is "
             "corrected for that, so it is no verdict on a regression."
         )
         yield (

@@ -48,4 +48,4 @@ def _number(seconds: float) -> str:
 
 def _machine(section: Section) -> str:
     torch = section.run.header.environment.versions.get("torch", "unknown")
-    return one_line(f"{hardware(section.run) or 'unknown processor'}, torch {torch}")
+    return one_line(f"{hardware(section.run)}, torch {torch}")

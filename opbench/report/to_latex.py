@@ -112,7 +112,7 @@ def _machine(section: Section | Comparison) -> Iterator[str]:
     if isinstance(section, Section):
         versions = section.run.header.environment.versions
         torch = f", PyTorch {versions['torch']}" if "torch" in versions else ""
-        yield plain(f"Measured on {hardware(section.run) or 'an unknown processor'}{torch}.")
+        yield plain(f"Measured on {hardware(section.run)}{torch}.")
 
 
 def _float(part: Part, caption: str, label: str) -> str:

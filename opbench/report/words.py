@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from opbench import units
 from opbench.plain import plain
 from opbench.results import Failed, Measured, Outcome, Record, Skipped, Wrong
@@ -12,6 +14,7 @@ NOT_APPLICABLE = "n/a"
 """There is no such quantity, as with saved bytes in a forward pass."""
 
 REASON_LIMIT = 100
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _FAILURES = {"failed": "failed", "out_of_memory": "out of memory", "timed_out": "timed out", "crashed": "crashed"}
 
 FLAGS = {
@@ -50,6 +53,16 @@ def status_in_words(record: Record) -> str:
 def several(number: int, noun: str) -> str:
     """'1 run', '3 runs'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def superscript(number: int) -> str:
+    """The mark of a footnote: 12 -> '¹²'."""
+    return str(number).translate(_SUPERSCRIPTS)
 
 
 def setting(text: str) -> str:
