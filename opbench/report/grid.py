@@ -47,9 +47,13 @@ class Grid:
     """The first is the table's own."""
     in_settings: bool
     """Whether the first grouping's headings say all that tells one setting from another."""
-    baseline: str | None
+    baseline: str
+    """What the table's ratios refer to, by its name among the baselines; '' for none."""
     baselines: dict[str, tuple[Against, ...]]
-    """By the name of what was timed; the commonest names only, where all would be too much for a page."""
+    """By the whole name of what was timed, for cut ones may be equal.
+
+    The commonest names only, where all would be too much for a page.
+    """
     baselines_left_out: int
 
 
@@ -75,8 +79,8 @@ def grid(rows: Sequence[Row], baseline: str | None, group_by: Sequence[str] = ()
         rows=tuple(shown),
         groupings=tuple(_groupings(shown, group_keys)),
         in_settings=not group_by,
-        baseline=baseline,
-        baselines={plain(name, NAME_LIMIT): tuple(map(_against, compared(shown, name))) for name in kept},
+        baseline=plain(baseline or ""),
+        baselines={plain(name): tuple(map(_against, compared(shown, name))) for name in kept},
         baselines_left_out=len(names) - len(kept),
     )
 

@@ -65,7 +65,6 @@ class _Entry:
     grid: Grid | None = None
     groups: Sequence[tuple[str, Sequence[Sequence[Cell]]]] = ()
     """The grid's rows below the headings of its first grouping."""
-    baseline: str = ""
     tables: Sequence[Table] = ()
     scans: Sequence[Table] = ()
     figures: Sequence[_Figure] = ()
@@ -136,7 +135,6 @@ def _run(section: Section, anchor: str, sources: dict[str, str]) -> _Entry:
         entry,
         grid=made,
         groups=tuple(_grouped(made)),
-        baseline=plain(section.baseline or ""),
         tables=(),
         scans=tuple(table for table in section.tables if table.columns[0].key == "head"),
         figures=figures,

@@ -10,6 +10,7 @@ from markdown_it.token import Token
 
 from opbench import report
 from opbench.plain import plain
+from opbench.report.columns import NAME_LIMIT
 from opbench.report.to_markdown import escape
 from opbench.results import Measured, Skipped
 from tests.report.made_up import COLD, counts, memory, record, run, timing
@@ -105,7 +106,7 @@ def test_hostile_names_and_reasons_break_nothing(name: str, reason: str) -> None
     assert len(rows) == 3
     assert sum(token.type == "td_open" for token in tokens) == 2 * columns
     cells = [text_of(tokens[index + 1]) for index, token in enumerate(tokens) if token.type == "td_open"]
-    assert cells[0] == plain(name, 60)
+    assert cells[0] == plain(name, NAME_LIMIT)
     assert cells[columns - 1] == f"skipped: {plain(reason, 100) or 'no reason given'}"
 
 

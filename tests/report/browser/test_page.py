@@ -104,6 +104,18 @@ def test_another_baseline_says_what_a_report_with_it_would_say(page: Opened, bas
     assert page.page.locator(".grid th[data-key=ratio]").inner_text().startswith(f"÷ {baseline}")
 
 
+def test_names_that_begin_alike_are_baselines_of_their_own(open_page: Open) -> None:
+    long = "network:" + "operator" * 8
+    times = {f"{long}/native": 2e-3, f"{long}/channels_last": 4e-3, "short": 8e-3}
+    records = [made_up.record(name, Measured(timings=(made_up.timing(time),))) for name, time in times.items()]
+    opened = open_page(made_up.run(*records, baseline=f"{long}/native"))
+    picked = opened.page.locator(".grid [name=baseline]")
+    assert picked.input_value() == f"{long}/native"
+    assert opened.column("ratio") == ["baseline", "2.00×", "4.00×"]
+    picked.select_option(label=f"{long}/channels_last")
+    assert opened.column("ratio") == ["0.500×", "baseline", "2.00×"]
+
+
 def test_a_refused_ratio_says_why(page: Opened) -> None:
     choose(page, "baseline", "involution")
     assert "involution was not timed: timed out" in page.page.locator(".refusals").inner_text()
