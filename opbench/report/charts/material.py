@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,12 +71,15 @@ class Material:
     @cached_property
     def _labels(self) -> dict[int, str]:
         labels: dict[int, str] = {}
+        taken: Counter[object] = Counter()
         by_name = keys.grouped(self.rows, ("operator", "network", "implementation", *keys.COMPARABLE))
         for alike in by_name.values():
-            params = differing_params(alike)
-            labels |= {
-                id(row): " ".join(filter(None, [name(row), text])) for row, text in zip(alike, params, strict=True)
-            }
+            for row, params in zip(alike, differing_params(alike), strict=True):
+                label = " ".join(filter(None, [name(row), params]))
+                # Long names are cut, and what is left may be another's.
+                place = (label, keys.values(row, keys.COMPARABLE))
+                taken[place] += 1
+                labels[id(row)] = label if taken[place] == 1 else f"{label} ({taken[place]})"
         return labels
 
     @property

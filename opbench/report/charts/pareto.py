@@ -137,13 +137,16 @@ def draw(chart: Chart) -> dict[str, Any]:
         shape="triangle-right", fill="currentColor", stroke=None, xOffset=13, size=45, opacity=1
     )
     zeros = base.transform_filter(f"datum.{cost.key} === 0").mark_text(text="0", dy=13).encode(y=alt.value("height"))
-    drawing = alt.layer(steps, intervals, *points, names.encode(text="name:N"), bounds, zeros)
+    room = style.room(base, "place", toll.key)
+    drawing = alt.layer(room, steps, intervals, *points, names.encode(text="name:N"), bounds, zeros)
     return style.finished(style.one_setting(drawing, chart.settings), chart.reading, height=HEIGHT)
 
 
 def _ticks(chart: Chart, key: str) -> list[float]:
-    """Ticks from the least number above zero to the most, in all settings, and somewhat farther up."""
+    """Ticks from the least number above zero to the most, in all settings, and somewhat farther up; the only number."""
     values = [value for datum in chart.data if isinstance(value := datum[key], int | float) and value > 0]
+    if len(set(values)) == 1:
+        return values[:1]
     farther_down = 1 if len(values) < len(chart.data) else 10
     return style.decimal_ticks(min(values) / farther_down, max(values) * 10, style.MOST_TICKS_OF_ALL) if values else []
 

@@ -25,6 +25,9 @@ DATA = "data"
 SETTING = "setting"
 """Name of the parameter that says which setting is drawn."""
 
+ROOM = 1.15
+"""How much farther than its points a logarithmic axis goes at least, as a factor."""
+
 SECONDS = "format(datum.value, '~s') + 's'"
 COUNTS = "format(datum.value, '~s')"
 BINARY = (
@@ -151,6 +154,17 @@ def points(base: Any, look: Mapping[str, Any], opacity: float = 1) -> tuple[Any,
     return (
         hollow.mark_point(filled=False, opacity=opacity, strokeWidth=2, size=40).encode(**look),
         filled.mark_point(filled=True, opacity=opacity, size=55).encode(**look),
+    )
+
+
+def room(base: Any, across: str, up: str) -> Any:
+    """A layer of which nothing is seen: without it, logarithmic axes of equal points have no length."""
+    corners = f"[[datum.{across} / {ROOM}, datum.{up} / {ROOM}], [datum.{across} * {ROOM}, datum.{up} * {ROOM}]]"
+    return (
+        base.transform_calculate(corners_=corners)
+        .transform_flatten(["corners_"], ["corner_"])
+        .transform_calculate(**{across: "datum.corner_[0]", up: "datum.corner_[1]"})
+        .mark_point(opacity=0)
     )
 
 

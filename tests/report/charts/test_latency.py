@@ -43,3 +43,10 @@ def test_what_has_no_time_says_why(width: int) -> None:
 
 def test_without_times_the_words_say_what_to_run() -> None:
     assert "opbench run" in chart(run(record("idle", Measured(timings=())))).missing
+
+
+def test_names_that_are_cut_alike_keep_bars_of_their_own() -> None:
+    long = "deformable_large_kernel_attention_" * 4
+    made = run(*(record(f"{long}{end}", Measured(timings=(timing(1e-3),))) for end in "ab"))
+    first, second = (str(datum["label"]) for datum in chart(made).data)
+    assert second == f"{first} (2)"

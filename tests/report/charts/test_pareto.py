@@ -1,6 +1,7 @@
 """Pareto fronts: who is on them for certain, who may be, who is beaten, and what is drawn of it."""
 
 import math
+import re
 
 import pytest
 import vl_convert
@@ -200,3 +201,12 @@ def test_names_that_every_object_of_javascript_has_are_drawn_too() -> None:
     records = [record(name, Measured(timings=(timing(1e-3),)), counts=counts(5, 5)) for name in names]
     found = charts(run(*records))["pareto-macs-latency"]
     assert ">constructor\u200b<" in drawn(found)
+
+
+def test_a_lone_point_has_one_tick_and_an_interval_no_longer_than_it_is() -> None:
+    picture = drawn(charts(run(measured("lone", 2000, 1e-3)))["pareto-parameters-latency"])
+    assert ">2k<" in picture
+    assert not any(f">{other}<" in picture for other in ("1k", "5k", "10k", "500µs", "2ms"))
+    (length,) = re.findall(r'"rule mark"[^>]* x2="0" y2="(-?[\d.]+)"', picture)
+    # Half a percent, of an axis that goes 15 % up and down.
+    assert 0 < abs(float(length)) < 10

@@ -57,7 +57,7 @@ def test_a_single_sample_has_no_interval() -> None:
     single = replace(once, processes=(replace(once.processes[0], seconds=(20e-3,)),))
     found = chart(with_ceilings(run(judged("single", [single], 10**9, 10**7))))
     assert (found.data[0]["low_macs_per_second"], found.data[0]["high_macs_per_second"]) == (None, None)
-    assert "<path" in drawn(found)
+    assert ">single<" in drawn(found)
 
 
 def test_the_finding_counts_what_memory_limits() -> None:
