@@ -30,9 +30,13 @@ class _Words(NamedTuple):
     least: str
     most: str
     relative_to: str = ""
+    quantity: str = ""
+    """What the numbers are of, where their unit does not tell."""
 
 
 _TIMES = _Words("the fastest", "the slowest")
+_MEMORY = _Words("the least forward memory", "the most", quantity=" of forward memory")
+_MACS = _Words("the fewest dense MACs", "the most", quantity=" dense MACs")
 
 
 def answer(rows: Sequence[Row], baseline: str | None, missing: int) -> str:
@@ -40,8 +44,8 @@ def answer(rows: Sequence[Row], baseline: str | None, missing: int) -> str:
     finding = (
         (_relative(rows, baseline) if baseline else "")
         or _at_one_shape(rows, _latency, ("scope", "pass", "policy"), _TIMES)
-        or _at_one_shape(rows, _forward_peak, ("scope", "pass"), _Words("the least forward memory", "the most"))
-        or _at_one_shape(rows, _dense_macs, ("scope", "pass"), _Words("the fewest dense MACs", "the most"))
+        or _at_one_shape(rows, _forward_peak, ("scope", "pass"), _MEMORY)
+        or _at_one_shape(rows, _dense_macs, ("scope", "pass"), _MACS)
         or "Nothing was measured"
     )
     return "; ".join([finding, *_shortfall(rows, missing)]) + "."
@@ -82,7 +86,7 @@ def _sentence(found: Sequence[_Finding], fixed: Sequence[str], words: _Words) ->
     if len({each.row.record.name for each in found}) == 1:
         # Along a scan, one operator has several values and none of them is the fastest.
         values = dict.fromkeys(f"{each.text}{where(each.row)}" for each in (least, most))
-        return f"{head}{name(least.row)} is at {' to '.join(values)}"
+        return f"{head}{name(least.row)} is at {' to '.join(values)}{words.quantity}"
     overlap = "" if least.high < most.low else ", but their intervals overlap"
     return (
         f"{head}{words.least} is {name(least.row)} at {least.text}{where(least.row)}, "

@@ -26,8 +26,10 @@ def gpu_words(gpu: Gpu) -> str:
 
 def ceiling_lines(ceilings: Ceilings) -> tuple[str, ...]:
     """One line for each ceiling, with the half-width of its interval."""
+    # What to do about it is for whoever measures.
+    remark = (ceilings.remark or "").partition(";")[0]
     lines = [
-        f"measured {ceilings.captured}" + (f"; {ceilings.remark}" if ceilings.remark else ""),
+        f"measured {ceilings.captured}" + (f"; {remark}" if remark else ""),
         f"copy: {units.bytes_per_second(ceilings.bytes_per_second.value)} read and written"
         f"{_spread(ceilings.bytes_per_second)}",
     ]

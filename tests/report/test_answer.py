@@ -91,6 +91,14 @@ def test_says_what_could_not_be_measured_and_what_is_missing() -> None:
     assert made.alerts == ("1 of 4 records is missing: run opbench run --resume runs/made-up",)
 
 
+def test_a_single_count_says_what_it_counts() -> None:
+    known = record("a", Measured(), counts=counts(100))
+    at_least = record("b", Measured(), counts=counts(200, unknown=("aten::mystery",)))
+    assert section(run(known, at_least)).answer == "Layer, forward: a is at 100 dense MACs."
+    one = record("a", Measured(memory=memory(3)))
+    assert section(run(one)).answer == "Layer, forward: a is at 3.00 MiB of forward memory."
+
+
 def test_warns_of_torn_lines_and_of_flags_before_the_first_number() -> None:
     noisy = [record(name, Measured(timings=(timing(1e-3),), flags=("noisy",))) for name in "ab"]
     made = section(run(*noisy, warnings=("records.jsonl: the last line is torn",)))

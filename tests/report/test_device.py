@@ -49,7 +49,7 @@ def test_a_processor_has_no_kernels_to_launch_and_a_remark_is_told() -> None:
         empty_call_seconds=None,
         launch_interval_seconds=None,
         event_resolution_seconds=None,
-        remark="somebody else was there",
+        remark="somebody else was there; send them away",
     )
     lines = ceiling_lines(processor)
     assert lines[0] == "measured 2031-02-03T04:05:06+00:00; somebody else was there"
