@@ -241,7 +241,10 @@ def _finding(setting: str, data: Sequence[Mapping[str, Value]]) -> str:
         _, loser = _extremes(here, "reached_share")
         lost = units.ratio(1 / number(loser, "reached_share"))
         parts.append(f"kernels lose most in {loser['label']}, which takes {lost} its waterline bound")
-    beaten = sum(number(datum, "efficiency") > 1 for datum in here)
+    beaten = sum(
+        (number(datum, "high_seconds") or number(datum, "latency_seconds")) < number(datum, "ideal_seconds")
+        for datum in here
+    )
     if beaten:
         parts.append(
             f"{beaten} of {len(here)} {'takes' if beaten == 1 else 'take'} less than the ideal time, so the device can "

@@ -79,7 +79,12 @@ def draw(chart: Chart) -> dict[str, Any]:
             if field.shown and field.key != "setting"
         ],
     )
-    x = alt.X("left:Q", title="bytes held", axis=alt.Axis(labelExpr="datum.label + ' MiB'", tickCount=5, format="~r"))
+    x = alt.X(
+        "left:Q",
+        title="bytes held",
+        scale=alt.Scale(nice=False),
+        axis=alt.Axis(values=style.BINARY_TICKS, labelExpr=style.BINARY),
+    )
     parts = (
         base.transform_calculate(index=str(list(range(len(_PARTS)))), parts=str(list(_PARTS.values())))
         .transform_calculate(sizes=f"[{', '.join(f'datum.{key} || 0' for key in _PARTS)}]")
@@ -90,7 +95,7 @@ def draw(chart: Chart) -> dict[str, Any]:
         )
         .transform_flatten(["parts", "sizes", "starts"], ["part", "size", "start"])
         .transform_filter("datum.size > 0")
-        .transform_calculate(left="datum.start / 1048576", right="(datum.start + datum.size) / 1048576")
+        .transform_calculate(left="datum.start", right="datum.start + datum.size")
         .mark_bar(height={"band": 0.7}, stroke="currentColor", strokeWidth=0.5, strokeOpacity=0.6)
         .encode(
             x=x,
@@ -106,20 +111,20 @@ def draw(chart: Chart) -> dict[str, Any]:
     words_beside = f"(datum.total_bytes_text || '') + ({aside})"
     totals = (
         base.transform_filter("isValid(datum.total_bytes)")
-        .transform_calculate(edge="max(datum.total_bytes, datum.backward_bytes || 0) / 1048576")
+        .transform_calculate(edge="max(datum.total_bytes, datum.backward_bytes || 0)")
         .transform_calculate(words=words_beside)
         .mark_text(align="left", dx=6)
         .encode(x="edge:Q", text="words:N")
     )
     backward = (
         base.transform_filter("isValid(datum.backward_bytes)")
-        .transform_calculate(left="datum.backward_bytes / 1048576")
+        .transform_calculate(left="datum.backward_bytes")
         .mark_tick(color="currentColor", opacity=1, thickness=3, height={"band": 0.8})
         .encode(x=x)
     )
     # Nothing is seen of it: it keeps room for the words beside the longest bar.
     room = (
-        base.transform_calculate(edge="max(datum.total_bytes || 0, datum.backward_bytes || 0) / 1048576")
+        base.transform_calculate(edge="max(datum.total_bytes || 0, datum.backward_bytes || 0)")
         .transform_calculate(words=words_beside)
         .transform_calculate(left=style.beyond("datum.edge", "datum.words"))
         .mark_point(opacity=0)

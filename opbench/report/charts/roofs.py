@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -118,7 +117,7 @@ def _of(policy: Policy, ceilings: Iterable[Ceilings]) -> Ceilings | None:
 
 
 def _half_width(ceiling: Ceiling) -> float:
-    return math.log(ceiling.high / ceiling.value)
+    return (ceiling.high - ceiling.low) / (2 * ceiling.value)
 
 
 def _is_of(ceilings: Ceilings, policy: Policy) -> bool:

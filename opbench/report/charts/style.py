@@ -29,6 +29,8 @@ ROOM = 1.15
 """How much farther than its points a logarithmic axis goes at least, as a factor."""
 
 SECONDS = "format(datum.value, '~s') + 's'"
+BINARY_TICKS = {"expr": "sequence(0, 1.001 * domain('x')[1], pow(2, ceil(log(domain('x')[1] / 5) / LN2)))"}
+"""Places for the ticks of an axis of bytes across, from zero: up to five steps of a power of two."""
 COUNTS = "format(datum.value, '~s')"
 BINARY = (
     " : ".join(

@@ -100,8 +100,8 @@ def draw(chart: Chart) -> dict[str, Any]:
         .transform_joinaggregate(tallest="max(flops_per_byte)", groupby=["setting"])
         .transform_calculate(
             line="datum.balance_flops_per_byte",
-            left="datum.start_bytes / 1048576",
-            right="(datum.start_bytes + datum.bytes) / 1048576",
+            left="datum.start_bytes",
+            right="datum.start_bytes + datum.bytes",
         )
         .transform_calculate(
             # Where all bars are drawn whole, none is broken.
@@ -122,7 +122,7 @@ def draw(chart: Chart) -> dict[str, Any]:
         "left:Q",
         title="bytes moved, in the order run",
         scale=alt.Scale(nice=False),
-        axis=alt.Axis(**_MEBIBYTES),
+        axis=alt.Axis(values=style.BINARY_TICKS, labelExpr=style.BINARY),
     )
     y = alt.Y("low:Q", title="FLOP for each byte", axis=alt.Axis(tickCount=5))
     colour = alt.Color(
@@ -178,9 +178,6 @@ def draw(chart: Chart) -> dict[str, Any]:
     )
     drawing = alt.layer(water, bars, line, names, says)
     return style.finished(style.one_setting(drawing, chart.settings), chart.reading, height=260)
-
-
-_MEBIBYTES: Any = {"labelExpr": "datum.label + ' MiB'", "tickCount": 5, "format": "~r"}
 
 
 def _sequences(material: Material) -> list[_Sequence]:
