@@ -54,8 +54,14 @@ def answer(rows: Sequence[Row], baseline: str | None, missing: int) -> str:
 def _relative(rows: Sequence[Row], baseline: str) -> str:
     """The least and the greatest ratio to the baseline, over all shapes."""
     fixed = ("scope", "pass", "policy")
+    found = _headline(map(_ratio, rows), fixed)
+    # The baseline has no ratio, and may be the fastest or the slowest of all.
     words = _TIMES._replace(relative_to=f"relative to {plain(baseline)}, ")
-    return _sentence(_headline(map(_ratio, rows), fixed), fixed, words)
+    if all(each.value >= 1 for each in found):
+        words = words._replace(least="the fastest other")
+    if all(each.value <= 1 for each in found):
+        words = words._replace(most="the slowest other")
+    return _sentence(found, fixed, words)
 
 
 def _at_one_shape(

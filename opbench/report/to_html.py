@@ -151,11 +151,12 @@ def _grouped(made: Grid) -> Iterator[tuple[str, list[Sequence[Cell]]]]:
 
 def _grid_source(made: Grid, section: Section) -> dict[str, object]:
     """What the script needs to group the rows otherwise, divide by another baseline, and give them as CSV."""
-    tidy = [of_row(row, str(section.run.directory), None) for row in made.rows]
+    tidy = [of_row(row, str(section.run.directory), section.baseline) for row in made.rows]
     columns = {name: [row[name] for row in tidy] for name in tidy[0]}
     return {
         "in_settings": made.in_settings,
         "groupings": [_interned(grouping.headings) for grouping in made.groupings],
+        "baseline": made.baseline,
         "baselines": made.baselines,
         "columns": [_packed(name, values) for name, values in columns.items() if any(_says(each) for each in values)],
     }

@@ -91,6 +91,19 @@ def test_says_what_could_not_be_measured_and_what_is_missing() -> None:
     assert made.alerts == ("1 of 4 records is missing: run opbench run --resume runs/made-up",)
 
 
+def test_a_baseline_that_no_other_beats_is_not_passed_over() -> None:
+    def said(**milliseconds: float) -> str:
+        records = [record(name, timed(time * 1e-3)) for name, time in milliseconds.items()]
+        return section(run(*records, baseline="base")).answer.partition("relative to ")[2]
+
+    slower = "base, the fastest other is a at 2.00× [1.99, 2.01], the slowest b at 3.00× [2.98, 3.02]."
+    faster = "base, the fastest is b at 0.250× [0.248, 0.252], the slowest other a at 0.500× [0.496, 0.504]."
+    between = "base, the fastest is a at 0.500× [0.496, 0.504], the slowest b at 3.00× [2.98, 3.02]."
+    assert said(base=1, a=2, b=3) == slower
+    assert said(base=4, a=2, b=1) == faster
+    assert said(base=1, a=0.5, b=3) == between
+
+
 def test_a_single_count_says_what_it_counts() -> None:
     known = record("a", Measured(), counts=counts(100))
     at_least = record("b", Measured(), counts=counts(200, unknown=("aten::mystery",)))

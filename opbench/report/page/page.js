@@ -161,8 +161,11 @@ function liven(grid) {
   grid.querySelector("[name=more]").addEventListener("click", () => { all = true; show(); });
   tools.elements.csv.addEventListener("click", () => {
     const values = unpacked(source.columns, rows.length);
-    const ratios = (row) => (baseline?.value ? [baseline.value, ...source.baselines[baseline.value][row.index].slice(0, 2)] : []);
-    const names = [...source.columns.map((column) => column.name), ...(baseline?.value ? ["baseline", "ratio", "ratio_interval"] : [])];
+    // The columns have the ratios to the page's own baseline already.
+    const picked = baseline && baseline.value !== source.baseline ? baseline.value : "";
+    const ratios = (row) => (picked ? [picked, ...source.baselines[picked][row.index].slice(0, 2)] : []);
+    const added = picked ? ["picked_baseline", "picked_ratio", "picked_ratio_interval"] : [];
+    const names = [...source.columns.map((column) => column.name), ...added];
     download(`${grid.dataset.source}.csv`, "text/csv", csv([names, ...show().map((row) => [...values[row.index], ...ratios(row)])]));
   });
   tools.hidden = false;

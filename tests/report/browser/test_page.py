@@ -133,6 +133,21 @@ def test_downloads_what_is_shown_in_its_order(page: Opened) -> None:
     assert [line["name"] for line in lines] == page.column("operator")
     assert float(lines[0]["latency_seconds_median"]) == pytest.approx(2.1e-3)
     assert lines[0]["baseline"] == "convolution"
+    assert len(set(csv_head(text))) == len(csv_head(text))
+    assert not any("picked" in name for name in csv_head(text))
+
+
+def csv_head(text: str) -> list[str]:
+    return text.partition("\n")[0].split(",")
+
+
+def test_a_download_says_which_baseline_each_ratio_is_to(page: Opened) -> None:
+    choose(page, "baseline", "large_kernel_depthwise/native")
+    lines = list(csv.DictReader(io.StringIO(page.downloaded(page.page.locator(".grid [name=csv]")))))
+    (other,) = [line for line in lines if line["name"] == "convolution" and line["latency_seconds_median"] == "0.005"]
+    assert (other["baseline"], other["ratio_to_baseline"]) == ("convolution", "")
+    assert other["picked_baseline"] == "large_kernel_depthwise/native"
+    assert other["picked_ratio"] == "2.38×"
 
 
 def test_a_chart_gives_its_data_as_csv_as_a_picture_and_as_a_table(page: Opened) -> None:
