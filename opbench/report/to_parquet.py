@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
+from opbench.errors import OpbenchError
 from opbench.plain import one_line
 from opbench.report.model import View
 from opbench.report.tidy import COLUMNS, Value, tidy
@@ -26,6 +27,7 @@ _FLOATS = re.compile(
     r"\w*seconds(_median|_low|_high)?|ratio_(to_baseline|low|high)|images_per_second|intensity_\w+|sm_clock_hz"
     r"|wrong_(error|budget)|worst_error_of_budget"
 )
+_LARGEST = 2**63 - 1
 _WHOLE = re.compile(
     r"batch|channels|height|width|parameters|threads|samples|voided_samples|latency_processes|compulsory_bytes"
     r"|flops_dense|macs_(dense|in_bounds|formula|fvcore|torch)|\w+_bytes_\w+"
@@ -33,8 +35,14 @@ _WHOLE = re.compile(
 
 
 def parquet(view: View) -> bytes:
-    """Write the rows of all runs as one table."""
+    """Write the rows of all runs as one table.
+
+    Raises:
+        OpbenchError: a count is larger than Parquet's whole numbers.
+    """
     rows = [{name: _value(value) for name, value in row.items()} for section in view.sections for row in tidy(section)]
+    for row in rows:
+        _check_whole_numbers(row)
     # As objects first: whole numbers beside an empty cell would else become floating-point ones.
     frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype({name: _in_pandas(name) for name in COLUMNS})
     schema = pa.schema([pa.field(name, _type(name)) for name in COLUMNS])
@@ -46,6 +54,12 @@ def parquet(view: View) -> bytes:
         table.replace_schema_metadata({**table.schema.metadata, b"opbench": command}), content, compression="zstd"
     )
     return content.getvalue()
+
+
+def _check_whole_numbers(row: Mapping[str, object]) -> None:
+    for name, value in row.items():
+        if isinstance(value, int) and value > _LARGEST:
+            raise OpbenchError(f"--format parquet has no room for {name} of {row['case']}; csv and json do")
 
 
 def _type(name: str) -> pa.DataType:

@@ -62,12 +62,16 @@ def _lines(rows: Sequence[Row]) -> list[list[Row]]:
 def _names(rows: Sequence[Row], label: str) -> list[str]:
     """The name of each line, given by its first row, and in brackets whatever differs among the lines."""
     varying = [key for key in _SETTING if len(keys.distinct(rows, key)) > 1]
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.record.name, []).append(row)
+    params: dict[int, str] = {}
+    for namesakes in by_name.values():
+        params |= zip(map(id, namesakes), differing_params(namesakes), strict=True)
     names = []
     for row in rows:
-        namesakes = [each for each in rows if each.record.name == row.record.name]
-        params = differing_params(namesakes)[namesakes.index(row)]
         setting = keys.title(varying, keys.values(row, varying)) if varying else ""
-        told = "; ".join(filter(None, [params, setting, label]))
+        told = "; ".join(filter(None, [params[id(row)], setting, label]))
         names.append(f"{plain(row.record.name)} ({told})" if told else plain(row.record.name))
     return names
 

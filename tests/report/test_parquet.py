@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 
 from opbench import report
+from opbench.errors import OpbenchError
 from opbench.plain import one_line
 from opbench.report.tidy import COLUMNS, tidy
 from opbench.results import Measured, Skipped
 from opbench.store import Run
-from tests.report.made_up import comparison, gpu, machines, record, run, scan, timing
+from tests.report.made_up import comparison, counts, gpu, machines, record, run, scan, timing
 from tests.report.test_markdown import texts
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -35,6 +36,13 @@ def test_every_row_comes_back_as_it_was(runs: list[Run]) -> None:
     expected = [row for section in view.sections for row in tidy(section)]
     for row, known in zip(found.to_pylist(), expected, strict=True):
         assert {**row, "set_params": json.loads(row["set_params"]), "params": json.loads(row["params"])} == known
+
+
+def test_a_count_that_does_not_fit_is_refused_by_name() -> None:
+    fits = run(record("a", Measured(), counts=counts(2**63 - 1 - 2**62)))
+    assert table_of(report.view([fits])).num_rows == 1
+    with pytest.raises(OpbenchError, match=r"no room for macs_dense of a/8x64x56x56/\S+; csv and json do"):
+        to_parquet.parquet(report.view([run(record("a", Measured(), counts=counts(2**63)))]))
 
 
 def test_types_are_those_of_the_quantities_even_where_all_is_empty() -> None:
