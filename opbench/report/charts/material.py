@@ -92,6 +92,11 @@ class Material:
         """The same, with what was never timed under each policy of its setting, so that each says what it lacks."""
         return replace(self, rows=tuple(spread(self.rows)))
 
+    @cached_property
+    def once(self) -> tuple[Row, ...]:
+        """The first row of each record, for what does not depend on the policy."""
+        return tuple({row.record.key: row for row in reversed(self.rows)}.values())[::-1]
+
     def to_measure(self, metric: Metric) -> str:
         """Why a chart has no data that a metric gives, and the command that gives them."""
         if metric not in self.run.header.metrics:

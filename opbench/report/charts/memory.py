@@ -48,7 +48,7 @@ _FIELDS = (
 
 def chart(material: Material) -> Chart:
     """Make the chart of a run's memory; a row of several policies counts once, since memory depends on none."""
-    rows = list({row.record.key: row for row in reversed(material.rows)}.values())[::-1]
+    rows = material.once
     read = [row for row in rows if row.memory()]
     if not read:
         return Chart(kind=KIND, title=TITLE, reading=READING, missing=material.to_measure("memory"))

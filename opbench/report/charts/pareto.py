@@ -60,6 +60,9 @@ _LATENCY = _Toll("latency", "Latency", "latency_seconds", "seconds", "latency", 
 _MEMORY = _Toll("memory", "Peak memory", "peak_bytes", "bytes", "peak memory", ("policy",))
 
 
+_PEAK = " Peak memory is on top of inputs and parameters: the forward's or, if more, the backward's with what is saved."
+
+
 class _Point(NamedTuple):
     """A row with both of what a chart shows."""
 
@@ -70,7 +73,7 @@ class _Point(NamedTuple):
 
 def charts(material: Material) -> tuple[Chart, ...]:
     """Make a chart of each count against each measurement that the run has."""
-    tolls = ((_LATENCY, material.rows, latency), (_MEMORY, _once(material.rows), peak(material.rows)))
+    tolls = ((_LATENCY, material.rows, latency), (_MEMORY, material.once, peak(material.rows)))
     made = (
         _chart(material, cost, toll, points, rows)
         for toll, rows, read in tolls
@@ -151,11 +154,6 @@ def _ticks(chart: Chart, key: str) -> list[float]:
     return style.decimal_ticks(min(values) / farther_down, max(values) * 10, style.MOST_TICKS_OF_ALL) if values else []
 
 
-def _once(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """The first row of each record, for what does not depend on the policy."""
-    return tuple({row.record.key: row for row in reversed(list(rows))}.values())[::-1]
-
-
 def _points(rows: Iterable[Row], cost: _Cost, read: Callable[[Row], Reading | None]) -> list[_Point]:
     return [
         _Point(row, x, reading)
@@ -196,7 +194,7 @@ def _reason(row: Row, cost: _Cost, toll: _Toll) -> str:
 
 def _reading(cost: _Cost, toll: _Toll) -> str:
     less = "faster" if toll is _LATENCY else "smaller"
-    what = "" if toll is _LATENCY else " Peak memory is what a pass takes on top of its inputs and parameters."
+    what = "" if toll is _LATENCY else _PEAK
     return (
         f"Left has fewer {cost.words}, low is {less}; both axes are logarithmic. The line is the Pareto front of the "
         f"medians: the points that no other beats in both. Pale is what another certainly beats, having no more "

@@ -1,13 +1,13 @@
 """Heat maps: which ratio stands in which cell, what stands where there is none, and that figures can be read."""
 
 import pytest
-import vl_convert
 
 from opbench import report
 from opbench.cases import Nchw
-from opbench.report.charts import Chart, Material, heat, style, table, told
+from opbench.report.charts import Chart, Material, heat, table
 from opbench.results import Failed, Measured, Skipped, Wrong
 from opbench.store import Run
+from tests.report.charts.machine import drawn
 from tests.report.made_up import COLD, HOT, comparison, gpu, record, run, timing
 
 
@@ -18,11 +18,6 @@ def chart(made: Run, **options: str) -> Chart:
 
 def cells(found: Chart) -> dict[tuple[object, object], object]:
     return {(datum["label"], datum["column"]): datum["cell"] for datum in found.data}
-
-
-def drawn(found: Chart, width: int = 640) -> str:
-    svg: str = vl_convert.vegalite_to_svg(style.embedded(heat.draw(found), told(found), width))
-    return svg
 
 
 def test_a_cell_is_the_time_divided_by_the_baselines() -> None:
@@ -140,12 +135,12 @@ def test_launches_and_lone_processes_have_cells(made: Run) -> None:
 
 def test_hundreds_of_rows_with_hostile_names_are_drawn_in_part() -> None:
     records = [
-        record(f"<b>&{index}{'x' * 70}", Measured(timings=(timing(1e-3 * (index + 1)),))) for index in range(199)
+        record(f"<b>&{index}{'x' * 70}", Measured(timings=(timing(1e-3 * (index + 1)),))) for index in range(119)
     ]
     wrong = record("wrong", Wrong(quantity="forward", error=None, budget=0.0, where="x"))
     found = chart(run(*records, wrong, baseline=records[0].name))
-    assert "Drawn are 60 lines of 200" in found.finding
-    assert len(found.data) == 200
+    assert "Drawn are 60 lines of 120" in found.finding
+    assert len(found.data) == 120
     assert "<b>" not in drawn(found)
 
 

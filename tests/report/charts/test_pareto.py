@@ -4,15 +4,14 @@ import math
 import re
 
 import pytest
-import vl_convert
 
-from opbench import report
 from opbench.cases import Nchw
-from opbench.report.charts import Chart, Material, pareto, style, table, told
+from opbench.report.charts import Chart, pareto, table
 from opbench.report.charts.front import Candidate, line, standings
 from opbench.report.charts.names import with_room_below
 from opbench.results import Counts, Failed, Measured, Record
 from opbench.store import Run
+from tests.report.charts.machine import drawn, material
 from tests.report.made_up import HOT, comparison, counts, gpu, memory, record, run, timing
 
 
@@ -22,8 +21,7 @@ def point(x: float, y: float, half: float = 0.0, **changes: object) -> Candidate
 
 
 def charts(made: Run) -> dict[str, Chart]:
-    section = report.view([made]).sections[0]
-    return {chart.name: chart for chart in pareto.charts(Material(made, section.rows, section.baseline))}
+    return {chart.name: chart for chart in pareto.charts(material(made))}
 
 
 def measured(operator: str, parameters: int, seconds: float, **changes: object) -> Record:
@@ -45,11 +43,6 @@ def measured(operator: str, parameters: int, seconds: float, **changes: object) 
 
 def front(chart: Chart) -> dict[object, object]:
     return {datum["label"]: datum["front"] for datum in chart.data}
-
-
-def drawn(chart: Chart, width: int = 640) -> str:
-    svg: str = vl_convert.vegalite_to_svg(style.embedded(pareto.draw(chart), told(chart), width))
-    return svg
 
 
 def test_who_is_beaten_in_both_is_off_the_front() -> None:

@@ -7,18 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import vl_convert
 
-from opbench import report
-from opbench.report.charts import Chart, Material, samples, style, table, thinned, told
+from opbench.report.charts import Chart, samples, table, thinned, told
 from opbench.results import Failed, Measured, Record, Timing
 from opbench.store import Run
+from tests.report.charts.machine import drawn, material
 from tests.report.made_up import COLD, comparison, gpu, record, run, timing
 
 
 def chart(made: Run) -> Chart:
-    section = report.view([made]).sections[0]
-    return samples.chart(Material(made, section.rows, section.baseline))
+    return samples.chart(material(made))
 
 
 def of(streams: Sequence[Sequence[float]], operator: str = "convolution", flags: tuple[str, ...] = ()) -> Record:
@@ -30,11 +28,6 @@ def of(streams: Sequence[Sequence[float]], operator: str = "convolution", flags:
 def noise(number: int, seed: int = 0, spread: float = 0.01) -> list[float]:
     generator = np.random.default_rng(seed)
     return [1e-3 * math.exp(spread * value) for value in generator.standard_normal(number)]
-
-
-def drawn(found: Chart, width: int = 640) -> str:
-    svg: str = vl_convert.vegalite_to_svg(style.embedded(samples.draw(found), told(found), width))
-    return svg
 
 
 def test_few_samples_are_all_kept_in_their_order() -> None:

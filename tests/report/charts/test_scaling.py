@@ -4,23 +4,21 @@ import math
 from collections.abc import Sequence
 
 import pytest
-import vl_convert
 
-from opbench import report
 from opbench.cases import Nchw
-from opbench.report.charts import Chart, Material, scaling, style, table, told
+from opbench.report.charts import Chart, scaling, table
 from opbench.report.charts.growth_words import MOST_CROSSOVERS
 from opbench.report.charts.model import number
 from opbench.results import Failed, Measured, Policy, Record
 from opbench.store import Run
+from tests.report.charts.machine import drawn, material
 from tests.report.made_up import COLD, HOT, comparison, gpu, memory, record, run, scan, timing
 
 SIDES = (7, 14, 28, 56)
 
 
 def charts(made: Run) -> dict[str, Chart]:
-    section = report.view([made]).sections[0]
-    return {chart.name: chart for chart in scaling.charts(Material(made, section.rows, section.baseline))}
+    return {chart.name: chart for chart in scaling.charts(material(made))}
 
 
 def along(
@@ -44,11 +42,6 @@ def along(
 
 def crossovers(chart: Chart) -> list[tuple[object, object, object]]:
     return [(each["label"], each["other"], each["at"]) for each in chart.data if each["what"] == "crossover"]
-
-
-def drawn(chart: Chart, width: int = 640) -> str:
-    svg: str = vl_convert.vegalite_to_svg(style.embedded(scaling.draw(chart), told(chart), width))
-    return svg
 
 
 def test_time_that_grows_with_the_area_grows_as_the_side_squared() -> None:
