@@ -108,7 +108,10 @@ def _check_place(form: Format, output: Path | None) -> None:
 def _put_markdown(output: Path, view: View) -> None:
     from opbench.report import shelf
 
-    # The folder's name stands in the page as it is.
-    folder = re.sub(r"[^\w-]+", "_", output.stem, flags=re.ASCII) + "_charts"
+    # The folder's name stands in the page as it is; other letters are numbers, lest two pages share a folder.
+    folder = re.sub(
+        r"[^\w-]", lambda odd: "_" if odd[0].isascii() else f"_{ord(odd[0]):x}", output.stem, flags=re.ASCII
+    )
+    folder += "_charts"
     if not shelf.write_markdown(output, view, folder):
         options.say(f"{output} has no charts, which need: pip install 'opbench[html]'")

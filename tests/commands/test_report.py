@@ -167,6 +167,17 @@ def test_charts_that_cannot_be_written_are_one_message(stored: Path, tmp_path: P
     assert (done.status, done.errors) == (2, f"opbench: cannot write {in_the_way}: File exists\n")
 
 
+@pytest.mark.skipif(find_spec("altair") is None, reason="altair is not installed")
+def test_pages_of_other_letters_have_charts_of_their_own(tmp_path: Path) -> None:
+    stored = kept(scan(), tmp_path / "a run")
+    for name in ("ä", "ö", "my page"):
+        assert opbench("report", stored, "--format", "markdown", "-o", tmp_path / f"{name}.md").status == 0
+    assert sorted(path.name for path in tmp_path.glob("*_charts")) == ["_e4_charts", "_f6_charts", "my_page_charts"]
+    for path in tmp_path.glob("*.md"):
+        (folder,) = set(re.findall(r"\]\((\w+)/", path.read_text(encoding="utf-8")))
+        assert (tmp_path / folder / "latency.svg").is_file()
+
+
 @pytest.mark.parametrize("form", ["csv", "markdown", "table"])
 def test_a_dash_is_standard_output(form: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
