@@ -75,7 +75,7 @@ def grid(rows: Sequence[Row], baseline: str | None, group_by: Sequence[str] = ()
         kept[-1] = baseline
     table = of_rows("All rows", shown, baseline, by_setting=True)
     return Grid(
-        table=table if baseline or not names else _with_room_for_ratios(table),
+        table=_with_room_for_ratios(table) if names else table,
         rows=tuple(shown),
         groupings=tuple(_groupings(shown, group_keys)),
         in_settings=not group_by,
@@ -104,16 +104,19 @@ def _against(row: Row) -> Against:
 
 
 def _with_room_for_ratios(table: Table) -> Table:
-    """The same table with empty columns of ratios after the latency's interval, for a reader who picks a baseline."""
-    place = 1 + max((i for i, column in enumerate(table.columns) if column.key.startswith("latency")), default=0)
+    """The same table with empty columns for what it lacks of ratios, for a reader who picks a baseline."""
     room = (
         Column(key="ratio", title="÷ baseline", numeric=True, rank=2),
         Column(key="ratio_interval", title="95 % interval", numeric=True, rank=9),
     )
-    none = (Cell(text=NONE),) * len(room)
+    there = [column.key for column in table.columns]
+    lacking = tuple(column for column in room if column.key not in there)
+    before = ("latency", "latency_interval", "ratio")
+    place = 1 + max((index for index, key in enumerate(there) if key in before), default=0)
+    none = (Cell(text=NONE),) * len(lacking)
     return replace(
         table,
-        columns=(*table.columns[:place], *room, *table.columns[place:]),
+        columns=(*table.columns[:place], *lacking, *table.columns[place:]),
         rows=tuple((*cells[:place], *none, *cells[place:]) for cells in table.rows),
     )
 

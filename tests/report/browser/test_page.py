@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 from opbench import report
 from opbench.report.rows import compared, rows
 from opbench.report.to_html import html
-from opbench.results import Measured
+from opbench.results import Measured, Skipped
 from tests.report import made_up
 from tests.report.browser.conftest import Open, Opened
 
@@ -114,6 +114,18 @@ def test_names_that_begin_alike_are_baselines_of_their_own(open_page: Open) -> N
     assert opened.column("ratio") == ["baseline", "2.00×", "4.00×"]
     picked.select_option(label=f"{long}/channels_last")
     assert opened.column("ratio") == ["0.500×", "baseline", "2.00×"]
+
+
+def test_a_baseline_can_be_picked_where_the_suite_s_own_was_not_timed(open_page: Open) -> None:
+    records = [
+        made_up.record("base", Skipped(reason="no CUDA device")),
+        *(made_up.record(name, Measured(timings=(made_up.timing(time),))) for name, time in (("a", 1e-3), ("b", 2e-3))),
+    ]
+    opened = open_page(made_up.run(*records, baseline="base"))
+    choose(opened, "baseline", "a")
+    assert opened.complaints == []
+    assert opened.column("ratio") == ["–", "baseline", "2.00×"]
+    assert opened.column("ratio_interval")[2] == "[1.99, 2.01]"
 
 
 def test_a_refused_ratio_says_why(page: Opened) -> None:
