@@ -12,6 +12,8 @@ from opbench.report.to_markdown import Illustration, markdown
 KINDS = ("latency", "heat", "pareto", "memory", "scaling", "roofline", "gap")
 """What a still picture shows well, in the order of a page."""
 WIDTH_PIXELS = 760
+FONT = "Arial, Liberation Sans, Helvetica, sans-serif"
+"""Of one width wherever it is found: a picture is laid out here, and what a reader's system takes must fit in it."""
 
 _THEME = (
     "<style>svg{color:#1c2024;background:#fff}"
@@ -49,6 +51,7 @@ def _charts(section: Section) -> list[charts.Chart]:
 
 def _svg(chart: charts.Chart) -> str:
     drawing = style.embedded(charts.specification(chart), charts.told(chart), WIDTH_PIXELS)
+    drawing["config"] = {**drawing["config"], "font": FONT}
     return vl_convert.vegalite_to_svg(drawing).replace(">", f">{_THEME}", 1)
 
 

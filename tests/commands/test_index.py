@@ -63,7 +63,10 @@ def test_markdown_names_the_pictures_that_lie_beside_it(tmp_path: Path) -> None:
     assert named == {path.name for path in (tmp_path / "run" / "charts").iterdir()}
     assert "latency.svg" in named
     for path in (tmp_path / "run" / "charts").iterdir():
-        assert path.read_text(encoding="utf-8").startswith("<svg ")
+        picture = path.read_text(encoding="utf-8")
+        assert picture.startswith("<svg ")
+        # A font of another width than the one that it was laid out with would be cut off.
+        assert set(re.findall(r'font-family="([^"]+)"', picture)) == {"Arial, Liberation Sans, Helvetica, sans-serif"}
 
 
 def test_a_run_that_cannot_be_read_is_listed_with_the_reason_and_costs_no_other(

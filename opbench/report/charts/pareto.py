@@ -128,7 +128,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     intervals = base.mark_rule(strokeWidth=1.5).encode(y=f"low_{toll.unit}:Q", y2=f"high_{toll.unit}:Q")
     beaten = base.transform_filter("datum.front === 'off'")
     others = base.transform_filter("datum.front !== 'off'")
-    points = (*style.points(beaten, look, opacity=0.5), *style.points(others, look))
+    points = (*style.points(beaten, look, opacity=0.65), *style.points(others, look))
     # No point lies to the left of and below one of the front, so that is the place for its name.
     fits = f"scale('x', datum.place) > {LETTER} * length(datum.name)"
     names = base.transform_filter("datum.name !== ''").mark_text(
