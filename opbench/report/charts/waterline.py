@@ -204,13 +204,14 @@ def _data(sequence: _Sequence) -> list[dict[str, Value]]:
     launches, roof = sequence.launches, sequence.roof
     work = works(launches)
     whole, ideal = roof.sequence_seconds(work), roof.ideal_seconds(sum(each.macs for each in work))
+    together = ["equal operations are one bar, where the first is run"] if len(launches.order) > MOST_BARS else []
     common: dict[str, Value] = {
         "setting": sequence.name,
         "balance_flops_per_byte": roof.balance_flops_per_byte,
         "ideal_seconds": ideal,
         "waterline_seconds": whole,
         "highest_efficiency": sequence.highest_efficiency,
-        "note": "; ".join(roofs.remarks(sequence.row.record.counts)),
+        "note": "; ".join([*roofs.remarks(sequence.row.record.counts), *together]),
     }
     data: list[dict[str, Value]] = []
     moved = 0

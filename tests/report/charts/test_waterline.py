@@ -68,6 +68,7 @@ def test_of_a_long_sequence_equal_launches_are_one_bar() -> None:
     found = chart(with_ceilings(run(judged("long", [timing(80e-3)], 49 * 10**6, 10**6, sequence=launches(*steps)))))
     assert [(each["launches"], each["bytes"]) for each in found.data] == [(49, 49 * 10**6), (49, 147 * 10**6)]
     assert "mul × 49" in drawn(found)
+    assert found.data[0]["note"] == "equal operations are one bar, where the first is run"
 
 
 def test_a_bar_far_above_the_line_is_broken() -> None:
