@@ -128,6 +128,24 @@ def test_a_baseline_can_be_picked_where_the_suite_s_own_was_not_timed(open_page:
     assert opened.column("ratio_interval")[2] == "[1.99, 2.01]"
 
 
+def test_the_head_of_the_names_stays_above_them_when_the_table_is_moved_sideways(open_page: Open) -> None:
+    opened = open_page(COMPARISON, width=700)
+    moved = opened.page.locator(".grid .scroll").evaluate(
+        "(each) => { each.scrollLeft = 300; return each.scrollLeft; }"
+    )
+    assert moved == 300
+    head = opened.page.locator(".grid thead th").first.bounding_box()
+    name = opened.page.locator(".grid tbody tr:not(.heading) th").first.bounding_box()
+    assert head is not None
+    assert name is not None
+    assert head["x"] == name["x"] >= 0
+
+
+def test_where_nothing_is_drawn_no_charts_are_promised(open_page: Open) -> None:
+    opened = open_page(made_up.run(made_up.record("a", Skipped(reason="no CUDA device"))))
+    assert opened.page.locator(".contents").count() == 0
+
+
 def test_a_refused_ratio_says_why(page: Opened) -> None:
     choose(page, "baseline", "involution")
     assert "involution was not timed: timed out" in page.page.locator(".refusals").inner_text()
