@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from opbench.plain import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -45,8 +47,8 @@ def print_json(data: object) -> None:
 
 
 def say(words: str) -> None:
-    """Tell the user something, on standard error: standard output is for data."""
-    click.echo(f"opbench: {words}", err=True)
+    """Tell the user something, on standard error: standard output is for data; what it quotes is made harmless."""
+    click.echo(f"opbench: {one_line(words)}", err=True)
 
 
 def screen() -> Console:

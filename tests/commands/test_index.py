@@ -82,6 +82,14 @@ def test_a_run_that_cannot_be_read_is_listed_with_the_reason_and_costs_no_other(
     assert "schema 99" in capsys.readouterr().err
 
 
+def test_a_directory_s_name_does_nothing_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept(made_up.run(), tmp_path / "\x1b[31mred\nopbench: all is well")
+    assert index(tmp_path) == 0
+    errors = capsys.readouterr().err
+    assert "\x1b" not in errors
+    assert [line.startswith(f"opbench: {tmp_path}/") for line in errors.splitlines()] == [True, True]
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert index(tmp_path) == 2
     assert "there is no run below" in capsys.readouterr().err
