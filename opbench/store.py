@@ -189,7 +189,9 @@ def _read_header(path: Path) -> Header:
         raise RunError(f"{path}: {said(error)}") from error
     found = data.get("schema") if isinstance(data, dict) else None
     if found != SCHEMA_VERSION:
-        raise RunError(f"{path}: schema {found}, but this opbench reads schema {SCHEMA_VERSION}")
+        newer = isinstance(found, int) and found > SCHEMA_VERSION
+        hint = "; a later opbench wrote it, so update this one" if newer else ""
+        raise RunError(f"{path}: schema {found}, but this opbench reads schema {SCHEMA_VERSION}{hint}")
     try:
         # JSON has no tuples, so the strict models read it as JSON, not as Python values.
         return _HEADER.validate_json(json.dumps(data))

@@ -205,7 +205,7 @@ def test_no_run_is_said_to_be_none(tmp_path: Path) -> None:
         ("[]", "schema None, but this opbench reads schema 1"),
         ('{"schema": NaN}', "NaN is no finite number"),
         ("[" * 100_000, "recursion"),
-        ('{"schema": 99}', "schema 99, but this opbench reads schema 1"),
+        ('{"schema": 99}', "schema 99, but this opbench reads schema 1; a later opbench wrote it, so update this one"),
         ('{"schema": 1}', "title: Field required"),
     ],
 )
