@@ -75,7 +75,7 @@ def grid(rows: Sequence[Row], baseline: str | None, group_by: Sequence[str] = ()
         kept[-1] = baseline
     table = of_rows("All rows", shown, baseline, by_setting=True)
     return Grid(
-        table=_with_room_for_ratios(table) if names else table,
+        table=_most_asked_first(_with_room_for_ratios(table) if names else table),
         rows=tuple(shown),
         groupings=tuple(_groupings(shown, group_keys)),
         in_settings=not group_by,
@@ -118,6 +118,39 @@ def _with_room_for_ratios(table: Table) -> Table:
         table,
         columns=(*table.columns[:place], *lacking, *table.columns[place:]),
         rows=tuple((*cells[:place], *none, *cells[place:]) for cells in table.rows),
+    )
+
+
+_FIRST = (
+    "latency",
+    "latency_interval",
+    "ratio",
+    "ratio_interval",
+    "throughput",
+    "forward_peak",
+    "saved",
+    "backward_peak",
+)
+
+
+def _most_asked_first(table: Table) -> Table:
+    """What a row is and how it ended, then what was measured, then what was counted: a page is seldom wide enough."""
+
+    def rank(index: int) -> tuple[int, int]:
+        column = table.columns[index]
+        if column.key == "operator" or column.coordinate:
+            return 0, index
+        if column.key == "params":
+            return (4 if column.rank else 1), index
+        if column.key == "notes":
+            return 2, index
+        return (3, _FIRST.index(column.key)) if column.key in _FIRST else (4, index)
+
+    order = sorted(range(len(table.columns)), key=rank)
+    return replace(
+        table,
+        columns=tuple(table.columns[index] for index in order),
+        rows=tuple(tuple(cells[index] for index in order) for cells in table.rows),
     )
 
 

@@ -29,7 +29,7 @@ def html(view: View) -> str:
     sources: dict[str, str] = {}
     entries = [_compared(view.comparison)] if view.comparison else []
     entries += [_run(section, f"run-{index}", sources) for index, section in enumerate(view.sections, start=1)]
-    scripts = (*((_drawing_library(),) if any(entry.drawn for entry in entries) else ()), text("page.js"))
+    scripts = (*((_drawing_library(),) if any(entry.figures for entry in entries) else ()), text("page.js"))
     look = style()
     page = _Page(
         title=" · ".join(dict.fromkeys(section.title for section in view.sections)),
@@ -68,15 +68,12 @@ class _Entry:
     tables: Sequence[Table] = ()
     scans: Sequence[Table] = ()
     figures: Sequence[_Figure] = ()
+    undrawn: Sequence[tuple[str, str]] = ()
+    """Titles of charts without data, and why they have none."""
     blocks: Sequence[Block] = ()
     suite: str = ""
     suite_path: str = ""
     measured_by: str = ""
-
-    @property
-    def drawn(self) -> bool:
-        """Whether there is something to draw."""
-        return any(not figure.chart.missing for figure in self.figures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +122,9 @@ def _run(section: Section, anchor: str, sources: dict[str, str]) -> _Entry:
         return entry
     made = grid(section.rows, section.baseline, section.group_by, section.sort_by)
     sources[f"{anchor}-grid"] = json_in_page(_grid_source(made, section))
-    figures = []
-    for chart in charts.of_run(charts.Material(section.run, section.rows, section.baseline)):
-        figure = _Figure(anchor=f"{anchor}-{chart.name}", chart=chart)
-        if not chart.missing:
-            sources[f"{figure.anchor}-data"] = json_in_page(_chart_source(chart))
-        figures.append(figure)
+    found = charts.of_run(charts.Material(section.run, section.rows, section.baseline))
+    figures = [_Figure(anchor=f"{anchor}-{chart.name}", chart=chart) for chart in found if not chart.missing]
+    sources |= {f"{figure.anchor}-data": json_in_page(_chart_source(figure.chart)) for figure in figures}
     return dataclasses.replace(
         entry,
         grid=made,
@@ -138,7 +132,17 @@ def _run(section: Section, anchor: str, sources: dict[str, str]) -> _Entry:
         tables=(),
         scans=tuple(table for table in section.tables if table.columns[0].key == "head"),
         figures=figures,
+        undrawn=_undrawn(found),
     )
+
+
+def _undrawn(found: Sequence[charts.Chart]) -> list[tuple[str, str]]:
+    """Each reason once."""
+    titles: dict[str, list[str]] = {}
+    for chart in found:
+        if chart.missing:
+            titles.setdefault(chart.missing, []).append(chart.title)
+    return [(", ".join(of_reason), reason) for reason, of_reason in titles.items()]
 
 
 def _grouped(made: Grid) -> Iterator[tuple[str, list[Sequence[Cell]]]]:

@@ -50,9 +50,62 @@ function offerTheme() {
   button.hidden = false;
 }
 
-// ---- the table -------------------------------------------------------------------------------------------------------
+// ---- tables ----------------------------------------------------------------------------------------------------------
 
 const ROWS_AT_ONCE = 400;
+
+/** Rows of a table's body in the order they came, as `ordering` sorts them. */
+const bodyRows = (table) => [...table.querySelectorAll("tbody tr:not(.heading)")].map((tr, index) => ({ tr, index }));
+
+/** Makes the heads of a table say by which column its rows are ordered: up, down, and as they came. */
+function ordering(table, changed) {
+  const heads = [...table.tHead.rows[0].cells];
+  const order = { column: null, descending: false };
+  const number = (cell) => (cell.dataset.value === undefined ? null : Number(cell.dataset.value));
+
+  /** What has no value comes last, whichever way the others run. */
+  function compare(one, other) {
+    const [a, b] = [one, other].map((row) => row.tr.cells[order.column]);
+    const [x, y] = [number(a), number(b)];
+    const direction = order.descending ? -1 : 1;
+    if (x !== null && y !== null) return direction * (x - y) || one.index - other.index;
+    if (x !== null || y !== null) return x === null ? 1 : -1;
+    return direction * a.textContent.localeCompare(b.textContent, "en", { numeric: true }) || one.index - other.index;
+  }
+
+  heads.forEach((head, column) => {
+    const button = element("button", { type: "button" }, ...head.childNodes);
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const again = order.column === column;
+      Object.assign(order, again && order.descending ? { column: null, descending: false } : { column, descending: again });
+      heads.forEach((each) => each.removeAttribute("aria-sort"));
+      if (order.column !== null) head.setAttribute("aria-sort", order.descending ? "descending" : "ascending");
+      changed();
+    });
+  });
+  return { heads, sorted: (rows) => (order.column === null ? rows : rows.toSorted(compare)) };
+}
+
+/** Makes a table that stands by itself sort. */
+function livenPlain(table) {
+  const rows = bodyRows(table);
+  const { sorted } = ordering(table, () => table.tBodies[0].append(...sorted(rows).map((row) => row.tr)));
+}
+
+/** A list of a table's columns, of which the reader may leave some out. */
+function columnPicker(heads, rows) {
+  const choices = heads.slice(1).map((head, index) => {
+    const box = element("input", { type: "checkbox", name: "column", checked: "" });
+    box.addEventListener("change", () => {
+      for (const { cells } of [{ cells: heads }, ...rows.map((row) => row.tr)]) cells[index + 1].hidden = !box.checked;
+    });
+    const before = heads[index].textContent;
+    const title = head.textContent.includes("interval") ? `${before}: ${head.textContent}` : head.textContent;
+    return element("label", {}, box, ` ${title}`);
+  });
+  return element("details", { class: "columns" }, element("summary", {}, "Columns"), element("div", {}, ...choices));
+}
 
 /** Makes one table sort, filter, group and change its baseline. */
 function liven(grid) {
@@ -60,25 +113,15 @@ function liven(grid) {
   const table = grid.querySelector("table");
   const tools = grid.querySelector(".tools");
   const [filter, group, baseline] = ["filter", "group", "baseline"].map((name) => tools.elements[name]);
-  const heads = [...table.tHead.rows[0].cells];
+  const { heads, sorted } = ordering(table, show);
   const place = (key) => heads.findIndex((head) => head.dataset.key === key);
-  const rows = [...table.querySelectorAll("tbody tr:not(.heading)")].map((tr, index) => ({
-    tr, index, words: tr.textContent.toLowerCase(),
+  const [ratio, interval] = [place("ratio"), place("ratio_interval")];
+  const rows = bodyRows(table).map((row) => ({
+    ...row,
+    words: row.tr.textContent.toLowerCase(),
+    asMade: ratio < 0 ? [] : [ratio, interval].map((column) => row.tr.cells[column].cloneNode(true)),
   }));
-  const order = { column: null, descending: false };
   let all = false;
-
-  const number = (cell) => (cell.dataset.value === undefined ? null : Number(cell.dataset.value));
-  const direction = () => (order.descending ? -1 : 1);
-
-  /** What has no value comes last, whichever way the others run. */
-  function compare(one, other) {
-    const [a, b] = [one, other].map((row) => row.tr.cells[order.column]);
-    const [x, y] = [number(a), number(b)];
-    if (x !== null && y !== null) return direction() * (x - y) || one.index - other.index;
-    if (x !== null || y !== null) return x === null ? 1 : -1;
-    return direction() * a.textContent.localeCompare(b.textContent, "en", { numeric: true }) || one.index - other.index;
-  }
 
   function show() {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -91,14 +134,14 @@ function liven(grid) {
     table.classList.toggle("in-settings", source.in_settings && group.value === "0");
     let shown = 0;
     const bodies = [...groups].map(([title, members]) => {
-      if (order.column !== null) members.sort(compare);
       const first = shown;
-      for (const row of members) row.tr.classList.toggle("beyond", !all && ++shown > ROWS_AT_ONCE);
+      const ordered = sorted(members);
+      for (const row of ordered) row.tr.classList.toggle("beyond", !all && ++shown > ROWS_AT_ONCE);
       const said = title !== "" ? "heading" : "heading unsaid";
       const head = element("tr", { class: !all && first >= ROWS_AT_ONCE ? `${said} beyond` : said },
         element("th", { scope: "rowgroup", colspan: heads.length }, element("span", {}, title)));
       const body = element("tbody", {}, head);
-      body.append(...members.map((row) => row.tr));
+      body.append(...ordered.map((row) => row.tr));
       return body;
     });
     [...table.tBodies].forEach((body) => body.remove());
@@ -108,7 +151,7 @@ function liven(grid) {
     grid.querySelector("[name=more]").textContent = `Show ${beyond} more rows`;
     tools.querySelector("output").textContent =
       kept.length === rows.length ? `${rows.length} rows` : `${kept.length} of ${rows.length} rows`;
-    return [...groups.values()].flat();
+    return [...groups.values()].flatMap(sorted);
   }
 
   function heading(row) {
@@ -119,40 +162,30 @@ function liven(grid) {
   /** Every row's ratio to another baseline: ready strings, computed where all others were. */
   function divide() {
     const name = baseline.value;
-    const [ratio, interval] = [place("ratio"), place("ratio_interval")];
-    heads[ratio].querySelector("button").textContent = `÷ ${name || "baseline"}`;
     const reasons = new Map();
     for (const row of rows) {
-      const [text, between, refused] = name === "" ? ["–", "–", ""] : source.baselines[name][row.index];
-      if (refused && !reasons.has(refused)) reasons.set(refused, String.fromCharCode(97 + reasons.size % 26));
-      const cell = row.tr.cells[ratio];
-      cell.classList.remove("best");
-      cell.replaceChildren(text);
-      if (refused) cell.append(element("sup", {}, reasons.get(refused)));
-      const value = text === "baseline" ? 1 : parseFloat(text);
-      if (Number.isNaN(value)) delete cell.dataset.value;
-      else cell.dataset.value = value;
-      row.tr.cells[interval].textContent = between;
-      row.tr.cells[interval].removeAttribute("data-value");
+      const cells = name === source.baseline ? row.asMade.map((cell) => cell.cloneNode(true)) : against(row, name, reasons);
+      [ratio, interval].forEach((column, index) => row.tr.cells[column].replaceWith(cells[index]));
+      for (const column of [ratio, interval]) row.tr.cells[column].hidden = heads[column].hidden;
     }
+    heads[ratio].querySelector("button").textContent = `÷ ${name || "baseline"}`;
     const list = grid.querySelector(".refusals");
     list.replaceChildren(...[...reasons].map(([reason, mark]) => element("li", {}, element("sup", {}, mark), ` ${reason}`)));
     list.hidden = reasons.size === 0;
   }
 
-  heads.forEach((head, column) => {
-    const button = element("button", { type: "button" }, ...head.childNodes);
-    head.replaceChildren(button);
-    button.addEventListener("click", () => {
-      const again = order.column === column;
-      if (again && order.descending) order.column = null;
-      else Object.assign(order, { column, descending: again });
-      heads.forEach((each) => each.removeAttribute("aria-sort"));
-      if (order.column !== null) head.setAttribute("aria-sort", order.descending ? "descending" : "ascending");
-      if (order.column === null) order.descending = false;
-      show();
-    });
-  });
+  /** The cells of a row's ratio and its interval; why there is none goes to `reasons`. */
+  function against(row, name, reasons) {
+    const [text, between, refused] = name === "" ? ["–", "–", ""] : source.baselines[name][row.index];
+    const value = text === "baseline" ? 1 : parseFloat(text);
+    const cell = element("td", { class: "number", ...(Number.isNaN(value) ? {} : { "data-value": value }) }, text);
+    if (refused) {
+      if (!reasons.has(refused)) reasons.set(refused, String.fromCharCode(97 + reasons.size % 26));
+      cell.append(element("sup", {}, reasons.get(refused)));
+    }
+    return [cell, element("td", { class: "number" }, between)];
+  }
+
   let pause;
   filter.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(show, 120); });
   group.addEventListener("change", show);
@@ -168,6 +201,7 @@ function liven(grid) {
     const names = [...source.columns.map((column) => column.name), ...added];
     download(`${grid.dataset.source}.csv`, "text/csv", csv([names, ...show().map((row) => [...values[row.index], ...ratios(row)])]));
   });
+  tools.querySelector("output").before(columnPicker(heads, rows));
   tools.hidden = false;
   show();
 }
@@ -238,4 +272,5 @@ async function drawAll() {
 addEventListener("beforeprint", () => document.querySelectorAll("details.block").forEach((each) => { each.open = true; }));
 offerTheme();
 document.querySelectorAll(".grid").forEach(liven);
+document.querySelectorAll("table.sortable").forEach(livenPlain);
 drawAll();

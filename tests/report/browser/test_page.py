@@ -89,6 +89,16 @@ def test_groups_by_a_key_of_the_reader(page: Opened) -> None:
     assert page.headings() == []
 
 
+def test_a_plain_table_sorts_too(open_page: Open) -> None:
+    opened = open_page(COMPARISON, made_up.run(*COMPARISON.records, directory="runs/other", baseline="convolution"))
+    table = opened.page.locator("#side-by-side table").first
+    names = table.locator("tbody th")
+    table.locator("thead button").first.click()
+    assert names.all_inner_texts() == sorted(names.all_inner_texts())
+    table.locator("thead button").first.click()
+    assert names.all_inner_texts() == sorted(names.all_inner_texts(), reverse=True)
+
+
 @pytest.mark.parametrize("baseline", ["large_kernel_depthwise/native", "involution"])
 def test_another_baseline_says_what_a_report_with_it_would_say(page: Opened, baseline: str) -> None:
     choose(page, "group", "nothing")
@@ -144,6 +154,33 @@ def test_the_head_of_the_names_stays_above_them_when_the_table_is_moved_sideways
 def test_where_nothing_is_drawn_no_charts_are_promised(open_page: Open) -> None:
     opened = open_page(made_up.run(made_up.record("a", Skipped(reason="no CUDA device"))))
     assert opened.page.locator(".contents").count() == 0
+
+
+def test_going_back_to_the_first_baseline_brings_all_of_it_back(page: Opened) -> None:
+    def bold() -> list[str]:
+        found: list[str] = page.page.locator(".grid td.best").all_inner_texts()
+        return found
+
+    before, rows_before = bold(), page.rows()
+    choose(page, "baseline", "involution")
+    assert page.rows() != rows_before
+    choose(page, "baseline", "convolution")
+    assert page.rows() == rows_before
+    assert bold() == before
+
+
+def test_columns_can_be_left_out_and_taken_back(page: Opened) -> None:
+    page.page.locator(".grid [name=filter]").fill("training")
+    expect(page.page.locator("output")).to_contain_text(" of ")
+    page.page.locator(".columns summary").click()
+    box = page.page.locator(".columns label", has_text="parameters").locator("input")
+    box.uncheck()
+    page.page.locator(".grid [name=filter]").fill("")
+    expect(page.page.locator("output")).not_to_contain_text(" of ")
+    assert "parameters" not in page.page.locator(".grid thead th:visible").all_inner_texts()
+    assert page.page.locator(".grid td:visible", has_text="36.9 k").count() == 0
+    box.check()
+    assert page.page.locator(".grid td:visible", has_text="36.9 k").count() > 0
 
 
 def test_a_refused_ratio_says_why(page: Opened) -> None:
