@@ -14,7 +14,7 @@ from opbench.errors import OpbenchError, Unsupported
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """What every kernel must compile for."""
 
-OPTIONS = ("--std=c++17", "--generate-line-info", "--ptxas-options=-v")
+OPTIONS: tuple[str, ...] = ("--std=c++17", "--generate-line-info", "--ptxas-options=-v")
 
 
 class CompileError(OpbenchError):

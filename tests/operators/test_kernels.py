@@ -15,6 +15,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
+from opbench import isolation
 from opbench.api import Maker, Operator
 from opbench.cases import Dtype, Nchw
 from opbench.catching import CatchingCase, inputs_of
@@ -88,21 +89,38 @@ def test_agrees_with_the_reference_at_any_size(
     assert [row for row in rows if not row.passed] == []
 
 
+OLDEST, *LATER = ARCHITECTURES
+
+
 @each_core
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", LATER)
 def test_compiles_for_every_architecture_and_spills_nothing(
-    name: str, implementation: str, core: CudaCore, architecture: str, monkeypatch: pytest.MonkeyPatch
+    name: str, implementation: str, core: CudaCore, architecture: str
 ) -> None:
-    if architecture == "sm_75":
-        # All that is asked of it is that front end and assembler accept every kernel; optimizing takes 5/6 of the time.
-        monkeypatch.setattr(nvrtc, "OPTIONS", (*nvrtc.OPTIONS, "--Ofast-compile=max"))
     rows = list(survey.survey(name, REGISTRY.load(name), core, architecture, disassemble=False))
     assert rows
-    # The oldest device has the least of everything; kernels must compile for it, and need not be at their best.
-    if architecture != "sm_75":
-        spilling = {row.kernel: row.spill_bytes for row in rows if row.spill_bytes}
-        assert {kernel for kernel in spilling if (kernel, architecture) not in SPILLS} == set(), spilling
-        assert [row.kernel for row in rows if not row.occupancy] == [], "a block asks for more than a device has"
+    spilling = {row.kernel: row.spill_bytes for row in rows if row.spill_bytes}
+    assert {kernel for kernel in spilling if (kernel, architecture) not in SPILLS} == set(), spilling
+    assert [row.kernel for row in rows if not row.occupancy] == [], "a block asks for more than a device has"
+
+
+@each_core
+def test_compiles_for_the_oldest_architecture(name: str, implementation: str, core: CudaCore) -> None:
+    """The oldest device has the least of everything; kernels must compile for it, and need not be at their best."""
+    ending = isolation.run(_compiled_in_haste, name, implementation, timeout_seconds=250)
+    assert ending.kind == "returned", ending.reason
+    assert ending.value > 0
+
+
+def _compiled_in_haste(name: str, implementation: str) -> int:
+    """How many kernels the front end and the assembler accept; optimizing would take five sixths of the time.
+
+    For a process of its own: having compiled in haste once, NVRTC 13.5 gives other kernels spills later.
+    """
+    nvrtc.OPTIONS = (*nvrtc.OPTIONS, "--Ofast-compile=max")
+    core = REGISTRY.load(name).implementations[implementation].core
+    assert isinstance(core, CudaCore)
+    return len(list(survey.survey(name, REGISTRY.load(name), core, OLDEST, disassemble=False)))
 
 
 @each_core
