@@ -55,6 +55,11 @@ def _svg(chart: charts.Chart) -> str:
     return vl_convert.vegalite_to_svg(drawing).replace(">", f">{_THEME}", 1)
 
 
+def of_ours(svg: str) -> bool:
+    """Whether a picture was drawn here, so that a later report may take its place."""
+    return _THEME in svg
+
+
 def _illustration(path: str, chart: charts.Chart) -> Illustration:
     shown = f"Shown: {chart.settings[0]}; the HTML report has all settings." if chart.settings else ""
     caption = " ".join(filter(None, [chart.finding, shown, chart.reading]))

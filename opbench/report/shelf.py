@@ -31,7 +31,7 @@ def render(run: Run) -> Listed:
 
 
 def write_markdown(path: Path, view: View, folder: str) -> bool:
-    """Write a Markdown report, and its charts into a folder beside it, in place of those that were there.
+    """Write a Markdown report, and its charts into a folder beside it, in place of those drawn there before.
 
     Returns:
         Whether charts can be drawn: the extra `html` is installed.
@@ -44,13 +44,14 @@ def write_markdown(path: Path, view: View, folder: str) -> bool:
     except OpbenchError:
         write(path, markdown(view))
         return False
-    from opbench.report.pictures import illustrated
+    from opbench.report.pictures import illustrated, of_ours
 
     text, pictures = illustrated(view, folder)
     beside = path.parent / folder
     try:
         for old in beside.glob("*.svg"):
-            old.unlink()
+            if of_ours(old.read_text(encoding="utf-8", errors="replace")):
+                old.unlink()
         if pictures:
             beside.mkdir(exist_ok=True)
     except OSError as error:

@@ -55,8 +55,9 @@ def test_lists_every_run_and_its_reports(tmp_path: Path) -> None:
 
 def test_markdown_names_the_pictures_that_lie_beside_it(tmp_path: Path) -> None:
     kept(made_up.comparison(), tmp_path / "run")
-    (tmp_path / "run" / "charts").mkdir()
-    (tmp_path / "run" / "charts" / "of-yesterday.svg").write_text("<svg/>")
+    assert index(tmp_path) == 0
+    latency = tmp_path / "run" / "charts" / "latency.svg"
+    (latency.parent / "of-yesterday.svg").write_text(latency.read_text())
     assert index(tmp_path) == 0
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     named = set(re.findall(r"!\[[^\]]*\]\(charts/([\w.-]+)\)", text))
@@ -67,6 +68,14 @@ def test_markdown_names_the_pictures_that_lie_beside_it(tmp_path: Path) -> None:
         assert picture.startswith("<svg ")
         # A font of another width than the one that it was laid out with would be cut off.
         assert set(re.findall(r'font-family="([^"]+)"', picture)) == {"Arial, Liberation Sans, Helvetica, sans-serif"}
+
+
+def test_a_picture_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    kept(made_up.comparison(), tmp_path / "run")
+    (tmp_path / "run" / "charts").mkdir()
+    (tmp_path / "run" / "charts" / "mine.svg").write_text("<svg/>")
+    assert index(tmp_path) == 0
+    assert (tmp_path / "run" / "charts" / "mine.svg").read_text() == "<svg/>"
 
 
 def test_a_run_that_cannot_be_read_is_listed_with_the_reason_and_costs_no_other(

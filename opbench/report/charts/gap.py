@@ -83,11 +83,7 @@ def draw(chart: Chart) -> dict[str, Any]:
 
     base = alt.Chart(style.data()).encode(
         y=alt.Y("label:N", sort=alt.EncodingSortField("order_", op="min"), title=None, axis=style.names(grid=True)),
-        tooltip=[
-            alt.Tooltip(f"{field.key}_text:N" if field.unit else f"{field.key}:N", title=field.title)
-            for field in chart.fields
-            if field.shown and field.key != "setting"
-        ],
+        tooltip=style.tooltips(chart.fields),
     )
     seconds = alt.X(
         "at:Q",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opbench.report.charts.model import own
+from opbench.report.charts.model import Field, own
 from opbench.report.charts.names import LETTER
 
 if TYPE_CHECKING:
@@ -168,6 +168,17 @@ def room(base: Any, across: str, up: str) -> Any:
         .transform_calculate(**{across: "datum.corner_[0]", up: "datum.corner_[1]"})
         .mark_point(opacity=0)
     )
+
+
+def tooltips(fields: Sequence[Field]) -> list[alt.Tooltip]:
+    """What a mark says when it is pointed at: the same as its row in the plain table, but for the setting."""
+    import altair as alt
+
+    return [
+        alt.Tooltip(f"{field.key}_text:N" if field.unit else f"{field.key}:N", title=field.title)
+        for field in fields
+        if field.shown and field.key != SETTING
+    ]
 
 
 def finished(drawing: Any, description: str, height: int | None = None) -> dict[str, Any]:

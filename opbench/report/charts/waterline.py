@@ -134,11 +134,7 @@ def draw(chart: Chart) -> dict[str, Any]:
         x=x,
         x2="right:Q",
         color=colour,
-        tooltip=[
-            alt.Tooltip(f"{field.key}_text:N" if field.unit else f"{field.key}:N", title=field.title)
-            for field in chart.fields
-            if field.shown and field.key != "setting"
-        ],
+        tooltip=style.tooltips(chart.fields),
     )
     bars = (
         told.transform_calculate(lows="datum.broken ? [0, 0.93 * datum.top] : [0]")
