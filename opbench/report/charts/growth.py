@@ -198,8 +198,9 @@ def _numbers_of(name: str) -> Axis:
 
     def point(row: Row) -> float | int | None:
         value = axis.point(row)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return value if is_number and 0 < value < math.inf else None  # type: ignore[operator, return-value]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return value if 0 < value < math.inf else None
 
     return Axis(name, point, axis.fixed)
 
